@@ -1,0 +1,28 @@
+//! worker-orcd loads a GGUF language model and generates text with it.
+//!
+//! The modules in the order of their layers; each may use only what stands above it:
+//!
+//! | layer | module | holds |
+//! |---|---|---|
+//! | 0 | [`quant`] | GGML block formats: one table row each |
+//! | 1 | [`gguf`] | the file: checked reader, metadata, tensor table, writer |
+//! | 1 | [`device`] | memory, knowing no operation |
+//! | 2 | [`tokenizer`] | text to token ids and back, chat templates |
+//! | 2 | [`model`] | configurations, the tensor schema |
+//! | 3 | [`memory`] | the plan and the arena |
+//! | 3 | [`ops`] | the operations of a transformer layer |
+//! | 4 | [`weights`], [`kv_cache`] | typed structs over arena regions |
+//! | 5 | [`forward`], [`sampler`] | the layer, written once; seeded sampling |
+//! | 6 | [`inference`] | adapters, factory, generation loop |
+//! | 7 | `cli` | the command |
+
+pub mod quant;
+
+pub mod device;
+pub mod gguf;
+
+pub mod model;
+pub mod tokenizer;
+
+pub mod memory;
+pub mod ops;

@@ -1,0 +1,2 @@
+//! The `worker-orcd` command.
+fn main() {}
