@@ -1,1 +1,7 @@
-//! memory.
+//! Memory, known before it is touched: the plan is arithmetic, the arena is the plan allocated.
+
+mod arena;
+mod plan;
+
+pub use arena::{Arena, ArenaError};
+pub use plan::{MemoryPlan, PlanError, PlanOptions, PlanRow, Purpose};
