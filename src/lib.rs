@@ -26,3 +26,8 @@ pub mod tokenizer;
 
 pub mod memory;
 pub mod ops;
+
+pub mod kv_cache;
+pub mod weights;
+
+pub mod forward;

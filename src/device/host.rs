@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 
 use bytemuck::Pod;
 
-use super::{Buffer, Device, DeviceError, MemoryInfo, REGION_ALIGNMENT, Region};
+use super::{Buffer, Device, DeviceError, MemoryInfo, REGION_ALIGNMENT, Region, STAGING_BYTES};
 
 /// Host memory, reserved at once and committed by the system page by page as it is touched.
 #[derive(Debug, Clone, Copy, Default)]
@@ -69,6 +69,17 @@ impl Device for HostDevice {
     fn upload(&self, bytes: &[u8], into: &mut Region<Self>, offset: u64) -> Result<(), DeviceError> {
         let offset = offset as usize;
         into.as_mut_slice()[offset..offset + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn fill<E: From<DeviceError>>(
+        &self,
+        into: &mut Region<Self>,
+        mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for (i, piece) in into.as_mut_slice().chunks_mut(STAGING_BYTES as usize).enumerate() {
+            read(i as u64 * STAGING_BYTES, piece)?;
+        }
         Ok(())
     }
 

@@ -15,6 +15,9 @@ use thiserror::Error;
 /// bulk copy on any GPU is content with.
 pub const REGION_ALIGNMENT: u64 = 256;
 
+/// The largest piece in which a file is read into a device's memory.
+pub const STAGING_BYTES: u64 = 8 << 20;
+
 /// What a device says of its memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryInfo {
@@ -71,6 +74,23 @@ pub trait Device: Clone + Send + Sync + 'static {
     fn address(&self, allocation: &Self::Allocation) -> u64;
     /// Copies bytes into a region.
     fn upload(&self, bytes: &[u8], into: &mut Region<Self>, offset: u64) -> Result<(), DeviceError>;
+    /// Fills a region with what `read(offset, bytes)` delivers piece by piece, in order; pieces are at most
+    /// [`STAGING_BYTES`] long. A device whose memory the host can write has `read` write there directly.
+    fn fill<E: From<DeviceError>>(
+        &self,
+        into: &mut Region<Self>,
+        mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut staging = vec![0; STAGING_BYTES.min(into.bytes()) as usize];
+        let mut offset = 0;
+        while offset < into.bytes() {
+            let piece = &mut staging[..STAGING_BYTES.min(into.bytes() - offset) as usize];
+            read(offset, piece)?;
+            into.upload(piece, offset)?;
+            offset += piece.len() as u64;
+        }
+        Ok(())
+    }
     /// Copies bytes out of a region.
     fn download(&self, from: &Region<Self>, offset: u64, into: &mut [u8]) -> Result<(), DeviceError>;
 }

@@ -4,4 +4,5 @@ mod arena;
 mod plan;
 
 pub use arena::{Arena, ArenaError};
+pub(crate) use plan::region;
 pub use plan::{MemoryPlan, PlanError, PlanOptions, PlanRow, Purpose};

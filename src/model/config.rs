@@ -176,6 +176,12 @@ impl ModelConfig {
             rope.rotated_dims,
             format!("an even number from 2 to head_dim = {}", self.head_dim),
         )?;
+        require(
+            !(self.fused_qkv && self.qkv_bias),
+            "qkv_bias",
+            true,
+            "no separate biases beside a fused attn_qkv".to_owned(),
+        )?;
         let positive = |value: f32| value.is_finite() && value > 0.0;
         let number = || "a finite number above zero".to_owned();
         require(positive(rope.theta), "rope.freq_base", rope.theta, number())?;

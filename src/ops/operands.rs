@@ -28,23 +28,30 @@ pub struct Matrix<D: Device> {
     pub blocks: Buffer<D, u8>,
 }
 
+/// A matrix and what is added to its results.
+#[derive(Debug)]
+pub struct ProjectionPart<D: Device> {
+    /// The matrix.
+    pub matrix: Matrix<D>,
+    /// `[n_rows]`.
+    pub bias: Option<Buffer<D, f32>>,
+}
+
 /// Matrices over the same input, whose outputs stand side by side.
 #[derive(Debug)]
 pub struct Projection<D: Device> {
     /// The matrices, in the order of their outputs.
-    pub parts: Vec<Matrix<D>>,
-    /// Added to the outputs: `[n_rows]`.
-    pub bias: Option<Buffer<D, f32>>,
+    pub parts: Vec<ProjectionPart<D>>,
 }
 
 impl<D: Device> Projection<D> {
     /// Outputs of all parts.
     pub fn n_rows(&self) -> usize {
-        self.parts.iter().map(|part| part.n_rows).sum()
+        self.parts.iter().map(|part| part.matrix.n_rows).sum()
     }
     /// Inputs.
     pub fn n_cols(&self) -> usize {
-        self.parts.first().map_or(0, |part| part.n_cols)
+        self.parts.first().map_or(0, |part| part.matrix.n_cols)
     }
 }
 

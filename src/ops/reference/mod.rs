@@ -71,22 +71,22 @@ impl ReferenceOps {
         out: &mut [f32],
         stride: usize,
     ) {
-        let bias = projection.bias.as_ref().map(Buffer::as_slice);
+        let (workers, set) = (&self.workers, self.set);
         let mut first = 0;
         for part in &projection.parts {
+            let matrix = &part.matrix;
             let product = Product {
                 x,
                 n_tokens,
-                n_rows: part.n_rows,
-                n_cols: part.n_cols,
-                blocks: part.blocks.as_slice(),
-                bias: bias.map(|bias| &bias[first..first + part.n_rows]),
+                n_rows: matrix.n_rows,
+                n_cols: matrix.n_cols,
+                blocks: matrix.blocks.as_slice(),
+                bias: part.bias.as_ref().map(Buffer::as_slice),
                 accumulate,
             };
             let columns = SharedColumns::new(out, stride, first);
-            let (workers, set) = (&self.workers, self.set);
-            with_block!(part.format, B => matmul::matmul::<B>(workers, set, product, scratch, columns));
-            first += part.n_rows;
+            with_block!(matrix.format, B => matmul::matmul::<B>(workers, set, product, scratch, columns));
+            first += matrix.n_rows;
         }
     }
 

@@ -28,6 +28,9 @@ impl Workers {
     /// Runs `work` once on each thread, each with its own part of `scratch`.
     pub(super) fn each(&self, scratch: &mut [f32], work: impl Fn(&mut [f32]) + Sync) {
         let part = scratch.len() / self.n_threads;
+        if self.n_threads == 1 {
+            return work(scratch);
+        }
         self.pool.scope(|scope| {
             let work = &work;
             for scratch in scratch.chunks_exact_mut(part.max(1)).take(self.n_threads) {
@@ -38,6 +41,9 @@ impl Workers {
     /// Runs `work` on each of `items`, on whichever thread is free.
     pub(super) fn for_each<T: Send>(&self, items: impl Iterator<Item = T> + Send, work: impl Fn(T) + Sync + Send) {
         use rayon::iter::{ParallelBridge, ParallelIterator};
+        if self.n_threads == 1 || items.size_hint().1.is_some_and(|most| most <= 1) {
+            return items.for_each(work);
+        }
         self.pool.install(|| items.par_bridge().for_each(work));
     }
 }
