@@ -20,7 +20,9 @@ pub enum CacheError {
         max: usize,
     },
     /// Other sequences hold the pages.
-    #[error("a sequence of {requested} tokens needs {needed_pages} pages of the cache, {free_pages} are free")]
+    #[error(
+        "a sequence of {requested} tokens needs {needed_pages} pages of the cache, {free_pages} are free"
+    )]
     NoPages {
         /// Tokens asked for.
         requested: usize,

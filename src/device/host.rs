@@ -53,7 +53,8 @@ impl Device for HostDevice {
         }
         // The allocator zeroes lazily only at its own alignment; the rest is found inside a slightly larger block.
         let padded = bytes.checked_add(REGION_ALIGNMENT).and_then(|padded| usize::try_from(padded).ok());
-        let layout = padded.and_then(|padded| Layout::from_size_align(padded, 16).ok()).ok_or_else(refused)?;
+        let layout =
+            padded.and_then(|padded| Layout::from_size_align(padded, 16).ok()).ok_or_else(refused)?;
         // SAFETY: the layout's size is at least REGION_ALIGNMENT, so it is not zero.
         let block = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(refused)?;
         let skip = block.as_ptr().align_offset(REGION_ALIGNMENT as usize);

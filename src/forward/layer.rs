@@ -18,11 +18,8 @@ pub(super) fn run<O: Ops>(
 ) -> Result<(), OpsError> {
     let Scratch { x, qkv, attended, hidden, workspace, .. } = scratch;
     let n_rows = spans.iter().map(|span| span.n_rows).sum();
-    let heads = HeadShape {
-        q_heads: config.num_q_heads,
-        kv_heads: config.num_kv_heads,
-        head_dim: config.head_dim,
-    };
+    let heads =
+        HeadShape { q_heads: config.num_q_heads, kv_heads: config.num_kv_heads, head_dim: config.head_dim };
     let qk_norm = weights.qk_norm.as_ref().map(|(q, k)| (q, k));
 
     ops.norm_project(x, 0..n_rows, &weights.attn_norm, &weights.qkv, workspace, qkv)?;

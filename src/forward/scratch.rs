@@ -24,7 +24,7 @@ pub(super) struct Scratch<D: Device> {
 
 impl<D: Device> Scratch<D> {
     pub(super) fn new(config: &ModelConfig, arena: &mut Arena<D>) -> Result<Self, ArenaError> {
-        let mut rows = |name, width| Ok(Rows { values: arena.take(name)?.typed(), width });
+        let mut rows = |name, width| Ok::<_, ArenaError>(Rows { values: arena.take(name)?.typed(), width });
         Ok(Self {
             x: rows(region::X, config.hidden_dim)?,
             qkv: rows(region::QKV, config.qkv_dim())?,

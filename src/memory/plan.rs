@@ -182,12 +182,13 @@ impl MemoryPlan {
         match spec.kind {
             TensorKind::Vector => self.add(Purpose::Weights(Format::F32), &spec.name, &[spec.n_cols, 4]),
             TensorKind::Matrix => {
-                let row_bytes = format.row_bytes(spec.n_cols as u64).ok_or_else(|| ModelError::RowLength {
-                    name: spec.name.clone(),
-                    n_cols: spec.n_cols as u64,
-                    format,
-                    block: format.block_elements(),
-                })?;
+                let row_bytes =
+                    format.row_bytes(spec.n_cols as u64).ok_or_else(|| ModelError::RowLength {
+                        name: spec.name.clone(),
+                        n_cols: spec.n_cols as u64,
+                        format,
+                        block: format.block_elements(),
+                    })?;
                 self.add(Purpose::Weights(format), &spec.name, &[spec.n_rows, row_bytes as usize])
             }
         }
@@ -226,8 +227,12 @@ impl MemoryPlan {
         if self.total_bytes <= available {
             return Ok(());
         }
-        let cache: u64 =
-            self.summary().iter().filter(|(purpose, _)| *purpose == Purpose::KvCache).map(|(_, bytes)| bytes).sum();
+        let cache: u64 = self
+            .summary()
+            .iter()
+            .filter(|(purpose, _)| *purpose == Purpose::KvCache)
+            .map(|(_, bytes)| bytes)
+            .sum();
         let fixed = self.total_bytes - cache;
         let page = Self::kv_bytes_per_token(config, self.options.kv_format) * PAGE_TOKENS as u64;
         let pages = available.checked_sub(fixed).map_or(0, |left| left / page.max(1)) as usize;

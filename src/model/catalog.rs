@@ -312,7 +312,9 @@ mod tests {
 
     #[test]
     fn parameter_counts_are_the_published_ones() {
-        for (name, billions) in [("phi3-mini-4k", 3.82), ("llama31-8b", 8.03), ("phi4", 14.66), ("qwen2.5-0.5b", 0.494)] {
+        for (name, billions) in
+            [("phi3-mini-4k", 3.82), ("llama31-8b", 8.03), ("phi4", 14.66), ("qwen2.5-0.5b", 0.494)]
+        {
             let count = ModelConfig::named(name).unwrap().n_parameters() as f64 / 1e9;
             assert!((count - billions).abs() < 0.01 * billions, "{name}: {count}");
         }

@@ -171,7 +171,9 @@ impl ModelConfig {
         )?;
         let rope = &self.rope;
         require(
-            rope.rotated_dims >= 2 && rope.rotated_dims.is_multiple_of(2) && rope.rotated_dims <= self.head_dim,
+            rope.rotated_dims >= 2
+                && rope.rotated_dims.is_multiple_of(2)
+                && rope.rotated_dims <= self.head_dim,
             "rope.dimension_count",
             rope.rotated_dims,
             format!("an even number from 2 to head_dim = {}", self.head_dim),
@@ -185,7 +187,12 @@ impl ModelConfig {
         let positive = |value: f32| value.is_finite() && value > 0.0;
         let number = || "a finite number above zero".to_owned();
         require(positive(rope.theta), "rope.freq_base", rope.theta, number())?;
-        require(positive(rope.attention_factor), "rope.scaling.attn_factor", rope.attention_factor, number())?;
+        require(
+            positive(rope.attention_factor),
+            "rope.scaling.attn_factor",
+            rope.attention_factor,
+            number(),
+        )?;
         require(positive(self.rms_norm_eps), "layer_norm_rms_epsilon", self.rms_norm_eps, number())
     }
 
@@ -233,7 +240,12 @@ fn vocabulary_size(gguf: &Gguf, key: &str) -> Result<usize, ModelError> {
     let metadata = gguf.metadata();
     if let Some(tokens) = metadata.strings("tokenizer.ggml.tokens")? {
         let n = tokens.len();
-        require(n as u64 == rows, "tokenizer.ggml.tokens", n, format!("{rows} tokens, as the embedding has rows"))?;
+        require(
+            n as u64 == rows,
+            "tokenizer.ggml.tokens",
+            n,
+            format!("{rows} tokens, as the embedding has rows"),
+        )?;
     } else if let Some(size) = metadata.u32(key)? {
         require(u64::from(size) == rows, key, size, format!("{rows}, as the embedding has rows"))?;
     }

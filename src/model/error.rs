@@ -43,7 +43,9 @@ pub enum ModelError {
         expected: String,
     },
     /// A configuration given by the caller is not the file's.
-    #[error("the configuration says {field} = {expected}, the file says {found}; use the configuration of this model, or read it from the file")]
+    #[error(
+        "the configuration says {field} = {expected}, the file says {found}; use the configuration of this model, or read it from the file"
+    )]
     ConfigMismatch {
         /// The field that differs.
         field: &'static str,
@@ -63,7 +65,9 @@ pub enum ModelError {
         hint: String,
     },
     /// A tensor has another shape than the configuration asks for.
-    #[error("tensor `{name}` has shape {found:?} (row length first), expected {expected:?}; the file's metadata and its tensors disagree")]
+    #[error(
+        "tensor `{name}` has shape {found:?} (row length first), expected {expected:?}; the file's metadata and its tensors disagree"
+    )]
     TensorShape {
         /// The tensor.
         name: String,

@@ -82,7 +82,7 @@ impl Architecture {
         FAMILIES.iter().find(|row| row.name == name).map(|row| row.architecture).ok_or_else(|| {
             ModelError::UnknownArchitecture {
                 found: name.to_owned(),
-                supported: FAMILIES.map(|row| row.name).join(", "),
+                supported: FAMILIES.each_ref().map(|row| row.name).join(", "),
             }
         })
     }

@@ -87,7 +87,9 @@ impl Slot {
             Slot::RopeFactorsShort | Slot::RopeFactorsLong => {
                 "long-rope needs both factor tensors: convert the model again"
             }
-            Slot::Layer(_, AttnQkv) => "neither a fused nor separate q, k, v were found: the layer is incomplete",
+            Slot::Layer(_, AttnQkv) => {
+                "neither a fused nor separate q, k, v were found: the layer is incomplete"
+            }
             Slot::Layer(_, AttnQ | AttnK | AttnV) => {
                 "q, k and v must all be there when they are not fused into attn_qkv"
             }
@@ -177,7 +179,8 @@ pub fn schema(config: &ModelConfig) -> Vec<TensorSpec> {
         }
     }
     for layer in 0..config.num_layers {
-        let mut matrix = |slot, n_rows, n_cols| add(Slot::Layer(layer, slot), TensorKind::Matrix, n_rows, n_cols);
+        let mut matrix =
+            |slot, n_rows, n_cols| add(Slot::Layer(layer, slot), TensorKind::Matrix, n_rows, n_cols);
         if config.fused_qkv {
             matrix(AttnQkv, config.qkv_dim(), hidden);
         } else {

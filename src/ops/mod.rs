@@ -6,7 +6,8 @@ pub mod reference;
 mod operands;
 
 pub use operands::{
-    CacheLayer, HeadShape, Matrix, Norm, PAGE_TOKENS, Projection, ProjectionPart, RotaryTable, Rows, Span, padded_width,
+    CacheLayer, HeadShape, Matrix, Norm, PAGE_TOKENS, Projection, ProjectionPart, RotaryTable, Rows, Span,
+    padded_width,
 };
 
 use thiserror::Error;

@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::quant::{Block, blocks_of};
+use crate::quant::blocks_of;
 
 use super::simd::{InstructionSet, Kernel, LANES, Simd, Tile};
 use super::threads::{SharedColumns, Workers};

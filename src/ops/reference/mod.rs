@@ -20,8 +20,8 @@ use crate::model::ModelConfig;
 use crate::quant::{Format, with_block};
 
 use super::{
-    CacheLayer, HeadShape, Matrix, Norm, Ops, OpsError, PAGE_TOKENS, PassLimits, Projection, RotaryTable, Rows,
-    Span, padded_width,
+    CacheLayer, HeadShape, Matrix, Norm, Ops, OpsError, PAGE_TOKENS, PassLimits, Projection, RotaryTable,
+    Rows, Span, padded_width,
 };
 
 use attention::{Attend, CacheElement};
@@ -195,11 +195,7 @@ fn expect(
 }
 
 /// Refuses fewer rows than the operation needs.
-fn expect_room(
-    operation: &'static str,
-    rows: &Rows<HostDevice>,
-    n_rows: usize,
-) -> Result<(), OpsError> {
+fn expect_room(operation: &'static str, rows: &Rows<HostDevice>, n_rows: usize) -> Result<(), OpsError> {
     let found = rows.capacity();
     if found >= n_rows {
         return Ok(());

@@ -39,7 +39,11 @@ impl Workers {
         });
     }
     /// Runs `work` on each of `items`, on whichever thread is free.
-    pub(super) fn for_each<T: Send>(&self, items: impl Iterator<Item = T> + Send, work: impl Fn(T) + Sync + Send) {
+    pub(super) fn for_each<T: Send>(
+        &self,
+        items: impl Iterator<Item = T> + Send,
+        work: impl Fn(T) + Sync + Send,
+    ) {
         use rayon::iter::{ParallelBridge, ParallelIterator};
         if self.n_threads == 1 || items.size_hint().1.is_some_and(|most| most <= 1) {
             return items.for_each(work);

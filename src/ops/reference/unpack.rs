@@ -62,7 +62,8 @@ macro_rules! unpack_floats {
 }
 
 unpack_floats!(BlockF32, |simd, sixteen| simd.load(&sixteen.map(|block| f32::from_le_bytes(block.bytes))));
-unpack_floats!(BlockF16, |simd, sixteen| simd.load_half(&sixteen.map(|block| u16::from_le_bytes(block.value.0))));
+unpack_floats!(BlockF16, |simd, sixteen| simd
+    .load_half(&sixteen.map(|block| u16::from_le_bytes(block.value.0))));
 unpack_floats!(BlockBF16, |simd, sixteen| {
     simd.load(&sixteen.map(|block| f32::from_bits(u32::from(u16::from_le_bytes(block.bytes)) << 16)))
 });
@@ -141,7 +142,8 @@ impl Unpack for BlockQ6_K {
                 for part in 0..2 {
                     // Sixteen bytes of `qh` hold the upper bits of four groups, 32 weights apart.
                     let high = simd.load_u8(sixteen(&block.qh, 2 * half + part));
-                    let low: [S::I; 2] = from_fn(|i| simd.load_u8(sixteen(&block.ql, 4 * half + 2 * i + part)));
+                    let low: [S::I; 2] =
+                        from_fn(|i| simd.load_u8(sixteen(&block.ql, 4 * half + 2 * i + part)));
                     let codes = [
                         simd.or(simd.and(low[0], 15), simd.shift_left::<4>(simd.and(high, 3))),
                         simd.or(simd.and(low[1], 15), simd.shift_left::<2>(simd.and(high, 12))),
