@@ -46,6 +46,14 @@ pub(super) struct Product<'a> {
     pub accumulate: bool,
 }
 
+impl Product<'_> {
+    /// Floats from one token to the next.
+    #[inline(always)]
+    fn stride(&self) -> usize {
+        self.x.len() / self.n_tokens
+    }
+}
+
 /// Runs a product on all workers. `out` takes column r of token t.
 pub(super) fn matmul<B: Unpack>(
     workers: &Workers,
@@ -54,58 +62,63 @@ pub(super) fn matmul<B: Unpack>(
     scratch: &mut [f32],
     out: SharedColumns<'_>,
 ) {
-    let Some(rows) = blocks_of::<B>(product.blocks) else { return };
+    let Some(blocks) = blocks_of::<B>(product.blocks) else { return };
+    let blocks_per_row = product.n_cols / B::ELEMENTS;
     let next = AtomicUsize::new(0);
     workers.each(scratch, |scratch| {
-        set.run(Share { product, rows, next: &next, scratch, out });
-    });
-}
-
-/// What one thread does: panels of rows, until none is left.
-struct Share<'a, B> {
-    product: Product<'a>,
-    rows: &'a [B],
-    next: &'a AtomicUsize,
-    scratch: &'a mut [f32],
-    out: SharedColumns<'a>,
-}
-
-impl<B: Unpack> Kernel for Share<'_, B> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let Self { product, rows, next, scratch, out } = self;
-        let blocks_per_row = product.n_cols / B::ELEMENTS;
         loop {
             let first = next.fetch_add(PANEL_ROWS, Ordering::Relaxed);
             if first >= product.n_rows {
                 return;
             }
             let n_rows = PANEL_ROWS.min(product.n_rows - first);
-            let rows = &rows[first * blocks_per_row..(first + n_rows) * blocks_per_row];
-            let panel = Panel { product: &product, rows, first, n_rows, out };
-            match product.n_tokens {
-                1 => panel.few_tokens::<S, 1>(simd),
-                2 => panel.few_tokens::<S, 2>(simd),
-                3 => panel.few_tokens::<S, 3>(simd),
-                FEW_TOKENS => panel.few_tokens::<S, FEW_TOKENS>(simd),
-                _ => match S::TILE {
-                    Tile::Large => panel.many_tokens::<S, 4, TILE_TOKENS>(simd, scratch),
-                    Tile::Small => panel.many_tokens::<S, 2, 2>(simd, scratch),
-                },
+            let blocks = &blocks[first * blocks_per_row..(first + n_rows) * blocks_per_row];
+            let panel = Panel { product: &product, first, n_rows, out };
+            if B::IN_REGISTERS && product.n_tokens <= FEW_TOKENS {
+                set.run(FewTokens { panel, blocks });
+            } else {
+                let vectors = product.stride() / LANES;
+                let (weights, sums) = scratch.as_chunks_mut::<LANES>().0.split_at_mut(PANEL_ROWS * vectors);
+                for (row, into) in blocks.chunks_exact(blocks_per_row).zip(weights.chunks_exact_mut(vectors))
+                {
+                    set.run(UnpackRow { row, into });
+                }
+                set.run(ManyTokens { panel, weights, sums });
             }
         }
-    }
+    });
 }
 
 /// Some rows of the matrix, by one thread.
-struct Panel<'a, B> {
+#[derive(Clone, Copy)]
+struct Panel<'a> {
     product: &'a Product<'a>,
-    rows: &'a [B],
     /// The first row's number in the matrix.
     first: usize,
     n_rows: usize,
     out: SharedColumns<'a>,
+}
+
+impl<'a> Panel<'a> {
+    /// The activations of T tokens from `token` on; beyond the last token it is repeated, its result not kept.
+    #[inline(always)]
+    fn tokens<const T: usize>(&self, token: usize) -> [&'a [[f32; LANES]]; T] {
+        let vectors = self.product.stride() / LANES;
+        let x = self.product.x.as_chunks::<LANES>().0;
+        std::array::from_fn(|t| &x[(token + t).min(self.product.n_tokens - 1) * vectors..][..vectors])
+    }
+
+    /// Writes one result.
+    #[inline(always)]
+    fn finish(&self, row: usize, token: usize, sum: f32) {
+        let row = self.first + row;
+        let sum = self.product.bias.map_or(sum, |bias| sum + bias[row]);
+        if self.product.accumulate {
+            self.out.add(token, row, sum);
+        } else {
+            self.out.set(token, row, sum);
+        }
+    }
 }
 
 /// Multiplies weights as they come and adds to one sum for each token.
@@ -134,24 +147,50 @@ impl<S: Simd> Sink<S> for (S, Store<'_>) {
     }
 }
 
-impl<B: Unpack> Panel<'_, B> {
-    #[inline(always)]
-    fn row(&self, row: usize) -> &[B] {
-        let blocks_per_row = self.product.n_cols / B::ELEMENTS;
-        &self.rows[row * blocks_per_row..][..blocks_per_row]
-    }
+/// Unpacks one row to memory.
+struct UnpackRow<'a, B> {
+    row: &'a [B],
+    into: &'a mut [[f32; LANES]],
+}
 
+impl<B: Unpack> Kernel for UnpackRow<'_, B> {
+    type Output = ();
     #[inline(always)]
-    fn few_tokens<S: Simd, const T: usize>(&self, simd: S) {
-        let stride = self.product.x.len() / self.product.n_tokens;
-        let x: [&[[f32; LANES]]; T] =
-            std::array::from_fn(|t| self.product.x[t * stride..][..stride].as_chunks::<LANES>().0);
+    fn run<S: Simd>(self, simd: S) {
+        B::unpack(simd, self.row, 0, &mut (simd, Store(self.into)));
+    }
+}
+
+/// The product of a few tokens, straight from the blocks.
+struct FewTokens<'a, B> {
+    panel: Panel<'a>,
+    blocks: &'a [B],
+}
+
+impl<B: Unpack> Kernel for FewTokens<'_, B> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        match self.panel.product.n_tokens {
+            1 => self.tokens::<S, 1>(simd),
+            _ => self.tokens::<S, FEW_TOKENS>(simd),
+        }
+    }
+}
+
+impl<B: Unpack> FewTokens<'_, B> {
+    #[inline(always)]
+    fn tokens<S: Simd, const T: usize>(&self, simd: S) {
+        let Panel { product, n_rows, .. } = self.panel;
+        let x = self.panel.tokens::<T>(0);
+        let blocks_per_row = product.n_cols / B::ELEMENTS;
         let step = (STEP_COLUMNS / B::ELEMENTS).max(1);
-        let vectors = step * B::ELEMENTS / LANES;
-        for row in (0..self.n_rows).step_by(STEP_ROWS) {
-            let n = STEP_ROWS.min(self.n_rows - row);
+        for row in (0..n_rows).step_by(STEP_ROWS) {
+            let n = STEP_ROWS.min(n_rows - row);
             let mut sums = [[simd.splat(0.0); T]; STEP_ROWS];
-            let mut rest: [&[B]; STEP_ROWS] = std::array::from_fn(|i| self.row(row + i.min(n - 1)));
+            let mut rest: [&[B]; STEP_ROWS] = std::array::from_fn(|i| {
+                &self.blocks[(row + i.min(n - 1)) * blocks_per_row..][..blocks_per_row]
+            });
             let mut at = 0;
             while !rest[0].is_empty() {
                 for (rest, sums) in rest.iter_mut().zip(&mut sums) {
@@ -159,61 +198,63 @@ impl<B: Unpack> Panel<'_, B> {
                     *rest = left;
                     B::unpack(simd, blocks, at, &mut (simd, Dot { x, sums }));
                 }
-                at += vectors;
+                at += step * B::ELEMENTS / LANES;
             }
             for (i, sums) in sums.iter().enumerate().take(n) {
-                for (t, sum) in sums.iter().enumerate() {
-                    self.finish(row + i, t, simd.sum(*sum));
+                for (t, sum) in sums.iter().enumerate().take(product.n_tokens) {
+                    self.panel.finish(row + i, t, simd.sum(*sum));
                 }
             }
         }
     }
+}
 
+/// The product of any number of tokens with unpacked rows.
+struct ManyTokens<'a> {
+    panel: Panel<'a>,
+    /// `[PANEL_ROWS, columns]`.
+    weights: &'a [[f32; LANES]],
+    /// A tile's sums between one part of the columns and the next.
+    sums: &'a mut [[f32; LANES]],
+}
+
+impl Kernel for ManyTokens<'_> {
+    type Output = ();
     #[inline(always)]
-    fn many_tokens<S: Simd, const R: usize, const T: usize>(&self, simd: S, scratch: &mut [f32]) {
-        let stride = self.product.x.len() / self.product.n_tokens;
-        let vectors = stride / LANES;
-        let (weights, sums) = scratch.as_chunks_mut::<LANES>().0.split_at_mut(PANEL_ROWS * vectors);
-        for row in 0..self.n_rows {
-            let into = &mut weights[row * vectors..][..vectors];
-            B::unpack(simd, self.row(row), 0, &mut (simd, Store(into)));
+    fn run<S: Simd>(self, simd: S) {
+        match (S::TILE, self.panel.product.n_tokens) {
+            (_, 1) => self.tiles::<S, 4, 1>(simd),
+            (Tile::Large, _) => self.tiles::<S, 4, TILE_TOKENS>(simd),
+            (Tile::Small, _) => self.tiles::<S, 2, 2>(simd),
         }
-        let x = self.product.x.as_chunks::<LANES>().0;
-        let n_tiles = self.n_rows.div_ceil(R);
-        let sums = &mut sums[..n_tiles * R * T];
-        for token in (0..self.product.n_tokens).step_by(T) {
-            let n_tokens = T.min(self.product.n_tokens - token);
-            // A tile that reaches beyond the last token or row repeats it; the result is not kept.
-            let x: [&[[f32; LANES]]; T] =
-                std::array::from_fn(|t| &x[(token + t.min(n_tokens - 1)) * vectors..][..vectors]);
+    }
+}
+
+impl ManyTokens<'_> {
+    #[inline(always)]
+    fn tiles<S: Simd, const R: usize, const T: usize>(self, simd: S) {
+        let Panel { product, n_rows, .. } = self.panel;
+        let vectors = product.stride() / LANES;
+        let sums = &mut self.sums[..n_rows.next_multiple_of(R) * T];
+        for token in (0..product.n_tokens).step_by(T) {
+            let x = self.panel.tokens::<T>(token);
             for from in (0..vectors).step_by(PANEL_COLUMNS / LANES) {
                 let to = vectors.min(from + PANEL_COLUMNS / LANES);
+                let x = x.map(|x| &x[from..to]);
                 for (tile, sums) in sums.as_chunks_mut::<T>().0.chunks_exact_mut(R).enumerate() {
                     let rows: [&[[f32; LANES]]; R] = std::array::from_fn(|r| {
-                        let row = (tile * R + r).min(self.n_rows - 1);
-                        &weights[row * vectors..][from..to]
+                        let row = (tile * R + r).min(n_rows - 1);
+                        &self.weights[row * vectors..][from..to]
                     });
-                    let x: [&[[f32; LANES]]; T] = std::array::from_fn(|t| &x[t][from..to]);
                     tile_product::<S, R, T>(simd, rows, x, sums, from == 0);
                 }
             }
-            for row in 0..self.n_rows {
-                for (t, sum) in sums[row * T..][..n_tokens].iter().enumerate() {
-                    self.finish(row, token + t, simd.sum(simd.load(sum)));
+            for row in 0..n_rows {
+                let sums = sums[row * T..][..T].iter().take(product.n_tokens - token);
+                for (t, sum) in sums.enumerate() {
+                    self.panel.finish(row, token + t, simd.sum(simd.load(sum)));
                 }
             }
-        }
-    }
-
-    /// Writes one result.
-    #[inline(always)]
-    fn finish(&self, row: usize, token: usize, sum: f32) {
-        let row = self.first + row;
-        let sum = self.product.bias.map_or(sum, |bias| sum + bias[row]);
-        if self.product.accumulate {
-            self.out.add(token, row, sum);
-        } else {
-            self.out.set(token, row, sum);
         }
     }
 }

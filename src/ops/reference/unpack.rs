@@ -9,7 +9,7 @@ use crate::quant::blocks::*;
 
 use super::simd::{LANES, Simd, load_padded};
 
-/// Takes weights, sixteen at a time; implementations are `#[inline(always)]`.
+/// Takes weights, sixteen at a time and in order; implementations are `#[inline(always)]`.
 pub(super) trait Sink<S: Simd> {
     /// Weights `16 · index` to `16 · index + 15` of the row; beyond its end they are zero.
     fn push(&mut self, index: usize, weights: S::F);
@@ -17,6 +17,9 @@ pub(super) trait Sink<S: Simd> {
 
 /// A block type whose rows can be had in vectors.
 pub(super) trait Unpack: Block {
+    /// Whether weights are unpacked in registers, so that a product may take them straight from the blocks.
+    const IN_REGISTERS: bool = false;
+
     /// Pushes the weights of consecutive blocks, numbered from `first` on.
     #[inline(always)]
     fn unpack<S: Simd>(simd: S, blocks: &[Self], first: usize, sink: &mut impl Sink<S>) {
@@ -43,6 +46,8 @@ impl Unpack for BlockIQ4_XS {}
 macro_rules! unpack_floats {
     ($block:ty, |$simd:ident, $sixteen:ident| $load:expr) => {
         impl Unpack for $block {
+            const IN_REGISTERS: bool = true;
+
             #[inline(always)]
             fn unpack<S: Simd>($simd: S, blocks: &[Self], first: usize, sink: &mut impl Sink<S>) {
                 let (whole, rest) = blocks.as_chunks::<LANES>();
@@ -81,6 +86,8 @@ fn sixteen<T>(bytes: &[T], chunk: usize) -> &[T; LANES] {
 }
 
 impl Unpack for BlockQ4_K {
+    const IN_REGISTERS: bool = true;
+
     #[inline(always)]
     fn unpack<S: Simd>(simd: S, blocks: &[Self], first: usize, sink: &mut impl Sink<S>) {
         let ramp = ramp(simd, 0.0);
@@ -105,6 +112,8 @@ impl Unpack for BlockQ4_K {
 }
 
 impl Unpack for BlockQ5_K {
+    const IN_REGISTERS: bool = true;
+
     #[inline(always)]
     fn unpack<S: Simd>(simd: S, blocks: &[Self], first: usize, sink: &mut impl Sink<S>) {
         for (b, block) in blocks.iter().enumerate() {
@@ -133,29 +142,28 @@ impl Unpack for BlockQ5_K {
 }
 
 impl Unpack for BlockQ6_K {
+    const IN_REGISTERS: bool = true;
+
     #[inline(always)]
     fn unpack<S: Simd>(simd: S, blocks: &[Self], first: usize, sink: &mut impl Sink<S>) {
         let bias = simd.splat(32.0);
         for (b, block) in blocks.iter().enumerate() {
             let d = block.d.to_f32();
             for half in 0..2 {
-                for part in 0..2 {
-                    // Sixteen bytes of `qh` hold the upper bits of four groups, 32 weights apart.
-                    let high = simd.load_u8(sixteen(&block.qh, 2 * half + part));
-                    let low: [S::I; 2] =
-                        from_fn(|i| simd.load_u8(sixteen(&block.ql, 4 * half + 2 * i + part)));
-                    let codes = [
-                        simd.or(simd.and(low[0], 15), simd.shift_left::<4>(simd.and(high, 3))),
-                        simd.or(simd.and(low[1], 15), simd.shift_left::<2>(simd.and(high, 12))),
-                        simd.or(simd.shift_right::<4>(low[0]), simd.and(high, 48)),
-                        simd.or(simd.shift_right::<4>(low[1]), simd.shift_right::<2>(simd.and(high, 192))),
-                    ];
-                    for (i, code) in codes.into_iter().enumerate() {
-                        let group = 8 * half + 2 * i + part;
-                        let scale = simd.splat(d * f32::from(block.scales[group]));
-                        let code = simd.sub(simd.to_float(code), bias);
-                        sink.push(first + 16 * b + group, simd.mul(scale, code));
-                    }
+                // Sixteen bytes of `qh` hold the upper bits of four groups, 32 weights apart.
+                let high: [S::I; 2] = from_fn(|part| simd.load_u8(sixteen(&block.qh, 2 * half + part)));
+                let low: [S::I; 4] = from_fn(|i| simd.load_u8(sixteen(&block.ql, 4 * half + i)));
+                for group in 0..8 {
+                    let (high, low) = (high[group % 2], low[group % 4]);
+                    let code = match group / 2 {
+                        0 => simd.or(simd.and(low, 15), simd.shift_left::<4>(simd.and(high, 3))),
+                        1 => simd.or(simd.and(low, 15), simd.shift_left::<2>(simd.and(high, 12))),
+                        2 => simd.or(simd.shift_right::<4>(low), simd.and(high, 48)),
+                        _ => simd.or(simd.shift_right::<4>(low), simd.shift_right::<2>(simd.and(high, 192))),
+                    };
+                    let scale = simd.splat(d * f32::from(block.scales[8 * half + group]));
+                    let code = simd.sub(simd.to_float(code), bias);
+                    sink.push(first + 16 * b + 8 * half + group, simd.mul(scale, code));
                 }
             }
         }
@@ -163,6 +171,8 @@ impl Unpack for BlockQ6_K {
 }
 
 impl Unpack for BlockQ8_0 {
+    const IN_REGISTERS: bool = true;
+
     #[inline(always)]
     fn unpack<S: Simd>(simd: S, blocks: &[Self], first: usize, sink: &mut impl Sink<S>) {
         for (b, block) in blocks.iter().enumerate() {
@@ -176,6 +186,8 @@ impl Unpack for BlockQ8_0 {
 }
 
 impl Unpack for BlockQ4_0 {
+    const IN_REGISTERS: bool = true;
+
     #[inline(always)]
     fn unpack<S: Simd>(simd: S, blocks: &[Self], first: usize, sink: &mut impl Sink<S>) {
         let ramp = ramp(simd, -8.0);
@@ -189,6 +201,8 @@ impl Unpack for BlockQ4_0 {
 }
 
 impl Unpack for BlockQ5_0 {
+    const IN_REGISTERS: bool = true;
+
     #[inline(always)]
     fn unpack<S: Simd>(simd: S, blocks: &[Self], first: usize, sink: &mut impl Sink<S>) {
         let bias = simd.splat(16.0);
@@ -200,6 +214,62 @@ impl Unpack for BlockQ5_0 {
                 let high = simd.load_u8(&from_fn(|j| ((bits >> (16 * half + j)) as u8 & 1) << 4));
                 let code = simd.sub(simd.to_float(simd.or(low, high)), bias);
                 sink.push(first + 2 * b + half, simd.mul(scale, code));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::simd::{InstructionSet, Kernel};
+    use super::*;
+    use crate::quant::{FORMATS, blocks_of, with_block};
+
+    struct Collect<'a, B> {
+        blocks: &'a [B],
+        out: Vec<f32>,
+    }
+
+    impl<S: Simd> Sink<S> for (S, &mut Vec<f32>) {
+        fn push(&mut self, index: usize, weights: S::F) {
+            assert_eq!(self.1.len(), index * LANES, "weights are pushed in order");
+            let mut values = [0.0; LANES];
+            self.0.store(weights, &mut values);
+            self.1.extend(values);
+        }
+    }
+
+    impl<B: Unpack> Kernel for Collect<'_, B> {
+        type Output = Vec<f32>;
+        fn run<S: Simd>(mut self, simd: S) -> Vec<f32> {
+            B::unpack(simd, self.blocks, 0, &mut (simd, &mut self.out));
+            self.out
+        }
+    }
+
+    #[test]
+    fn vectors_are_the_dequantized_weights_to_the_bit() {
+        let mut state = 1_u32;
+        let mut byte = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        for row in &FORMATS {
+            // Float rows end within a vector.
+            let n_blocks = if row.block_elements == 1 { 55 } else { 5 };
+            let bytes: Vec<u8> = (0..n_blocks * row.block_bytes).map(|_| byte()).collect();
+            let n_weights = n_blocks * row.block_elements;
+            let mut expected = vec![0.0; n_weights.next_multiple_of(LANES)];
+            (row.dequantize)(&bytes, &mut expected[..n_weights]);
+            for set in InstructionSet::available() {
+                let got = with_block!(row.format, B => {
+                    set.run(Collect { blocks: blocks_of::<B>(&bytes).unwrap(), out: Vec::new() })
+                });
+                assert_eq!(got.len(), expected.len(), "{} on {}", row.name, set.name());
+                for (i, (got, expected)) in got.iter().zip(&expected).enumerate() {
+                    let same = got.to_bits() == expected.to_bits() || (got.is_nan() && expected.is_nan());
+                    assert!(same, "{} on {}: weight {i} is {got}, not {expected}", row.name, set.name());
+                }
             }
         }
     }

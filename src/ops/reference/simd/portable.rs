@@ -61,9 +61,10 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn round(self, a: F) -> F {
-        // Adding and taking away 1.5 · 2^23 leaves the nearest integer, ties to even, for |a| < 2^22.
+        // Adding and taking away 1.5 · 2^23 leaves the nearest integer, ties to even, for |a| < 2^22;
+        // a zero keeps its sign.
         const SHIFT: f32 = 12_582_912.0;
-        from_fn(|i| (a[i] + SHIFT) - SHIFT)
+        from_fn(|i| ((a[i] + SHIFT) - SHIFT).copysign(a[i]))
     }
     #[inline(always)]
     fn power_of_two(self, n: F) -> F {
