@@ -72,7 +72,8 @@ pub struct Metadata {
 impl Metadata {
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&MetadataValue> {
-        self.index.get(key).map(|&at| &self.entries[at].1)
+        let (_, value) = self.entries.get(*self.index.get(key)?)?;
+        Some(value)
     }
     /// Keys and values, in file order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &MetadataValue)> {
@@ -81,14 +82,31 @@ impl Metadata {
     /// Sets a key, at its place if it is there, else at the end; answers what it replaced.
     pub fn set(&mut self, key: impl Into<String>, value: MetadataValue) -> Option<MetadataValue> {
         let key = key.into();
-        match self.index.get(&key) {
-            Some(&at) => Some(std::mem::replace(&mut self.entries[at].1, value)),
+        match self.index.get(&key).and_then(|&at| self.entries.get_mut(at)) {
+            Some((_, old)) => Some(std::mem::replace(old, value)),
             None => {
                 self.index.insert(key.clone(), self.entries.len());
                 self.entries.push((key, value));
                 None
             }
         }
+    }
+    /// Takes a key out; answers its value.
+    pub fn remove(&mut self, key: &str) -> Option<MetadataValue> {
+        let at = self.index.remove(key)?;
+        let (_, value) = self.entries.remove(at);
+        for place in self.index.values_mut().filter(|place| **place > at) {
+            *place = place.saturating_sub(1);
+        }
+        Some(value)
+    }
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+    /// Whether there is no key.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
     /// The value read by `read`, `None` where the key is missing, an error where `read` refuses the value.
     fn read<'a, T>(
