@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::merge::{Join, Merger};
 use super::pre_tokenizer::PreTokenizer;
 use super::special::{self, Fragment};
-use super::vocabulary::{BYTE_LEVEL, SPACE, Spelling, Vocabulary, byte_of, check_length};
+use super::vocabulary::{BYTE_LEVEL, SPACE, Spelling, Vocabulary, check_length};
 use super::{EncodeOptions, TokenizerError};
 use crate::gguf::Metadata;
 
@@ -59,7 +59,9 @@ impl Encoder {
             "gpt2" => {
                 let mut vocabulary = Vocabulary::from_metadata(metadata, Spelling::ByteLevel)?;
                 let name = metadata.str("tokenizer.ggml.pre")?.unwrap_or_else(|| {
-                    tracing::warn!("the file names no pre-tokenizer: `default` may cut its texts at wrong places");
+                    tracing::warn!(
+                        "the file names no pre-tokenizer: `default` may cut its texts at wrong places"
+                    );
                     "default"
                 });
                 let pre_tokenizer = PreTokenizer::named(name)?;
@@ -163,7 +165,12 @@ impl SentencePiece {
     }
 
     /// A character that is no token, as its bytes; as the unknown token where the vocabulary has none for them.
-    fn spell(&self, vocabulary: &Vocabulary, character: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
+    fn spell(
+        &self,
+        vocabulary: &Vocabulary,
+        character: &str,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), TokenizerError> {
         let missing = character.bytes().find(|&byte| self.bytes[usize::from(byte)].is_none());
         match (missing, vocabulary.unknown) {
             (None, _) => ids.extend(character.bytes().filter_map(|byte| self.bytes[usize::from(byte)])),

@@ -16,7 +16,9 @@ pub enum TokenizerError {
     #[error(transparent)]
     Metadata(#[from] MetadataError),
     /// `tokenizer.ggml.model` names a kind of vocabulary that is not supported.
-    #[error("tokenizer model `{model}` is not supported; supported are `llama` (SentencePiece) and `gpt2` (byte-level BPE)")]
+    #[error(
+        "tokenizer model `{model}` is not supported; supported are `llama` (SentencePiece) and `gpt2` (byte-level BPE)"
+    )]
     UnknownModel {
         /// The name in the file.
         model: String,
@@ -75,7 +77,9 @@ pub enum TokenizerError {
         size: usize,
     },
     /// The file asks for a token before or after every text, and does not say which.
-    #[error("`{flag}` asks for a token at the ends of a text, and `{id_key}` is missing; set it, or set `{flag}` to false")]
+    #[error(
+        "`{flag}` asks for a token at the ends of a text, and `{id_key}` is missing; set it, or set `{flag}` to false"
+    )]
     MissingSpecial {
         /// The flag that is set.
         flag: &'static str,
@@ -109,7 +113,9 @@ pub enum TokenizerError {
         size: usize,
     },
     /// A byte of the text has no token, and the vocabulary no token for unknown text.
-    #[error("byte 0x{byte:02X} of the text has no token in this vocabulary, which has no token for unknown text either")]
+    #[error(
+        "byte 0x{byte:02X} of the text has no token in this vocabulary, which has no token for unknown text either"
+    )]
     Unencodable {
         /// The byte.
         byte: u8,

@@ -129,7 +129,8 @@ mod tests {
             merger.push(character.len_utf8(), None);
         }
         let join = |left: &Symbol, right: &Symbol| {
-            let rank = tokens.iter().position(|token| *token == &text[left.range().start..right.range().end])?;
+            let rank =
+                tokens.iter().position(|token| *token == &text[left.range().start..right.range().end])?;
             Some(Join { rank: rank as u32, token: rank as u32 })
         };
         merger.merge(join).map(|symbol| text[symbol.range()].to_owned()).collect()

@@ -80,8 +80,10 @@ impl PreTokenizer {
             TokenizerError::UnknownPreTokenizer { name: name.to_owned(), known: known.join(", ") }
         })?;
         let stages = row.patterns.iter().map(|pattern| {
-            let regex = Regex::new(pattern)
-                .map_err(|source| TokenizerError::Pattern { name: name.to_owned(), source: Box::new(source) })?;
+            let regex = Regex::new(pattern).map_err(|source| TokenizerError::Pattern {
+                name: name.to_owned(),
+                source: Box::new(source),
+            })?;
             Ok(Stage { regex, keeps_line_ends: pattern.contains(r"\s*[\r\n]+") })
         });
         Ok(Self {
@@ -174,14 +176,19 @@ mod tests {
     #[test]
     fn an_unknown_name_is_an_error_that_lists_the_known_ones() {
         let message = PreTokenizer::named("nonsense").unwrap_err().to_string();
-        assert!(message.contains("`nonsense`") && message.contains("llama-bpe") && message.contains("gpt-4o"));
+        assert!(
+            message.contains("`nonsense`") && message.contains("llama-bpe") && message.contains("gpt-4o")
+        );
     }
 
     #[test]
     fn a_long_run_costs_linear_time() {
         for name in ["llama-bpe", "qwen2", "gpt-4o", "smollm", "gpt-2", "default"] {
             let text = " ".repeat(1 << 20) + "a";
-            assert_eq!(PreTokenizer::named(name).unwrap().split(&text), [0..(1 << 20) - 1, (1 << 20) - 1..text.len()]);
+            assert_eq!(
+                PreTokenizer::named(name).unwrap().split(&text),
+                [0..(1 << 20) - 1, (1 << 20) - 1..text.len()]
+            );
         }
     }
 }

@@ -127,7 +127,9 @@ fn strip_right(vocabulary: &mut Vocabulary) {
     for id in ids {
         add(vocabulary, id, Attributes::STRIP_RIGHT);
     }
-    for id in ["<unk>", "<s>", "<|endoftext|>"].iter().filter_map(|name| vocabulary.id(name)).collect::<Vec<_>>() {
+    for id in
+        ["<unk>", "<s>", "<|endoftext|>"].iter().filter_map(|name| vocabulary.id(name)).collect::<Vec<_>>()
+    {
         vocabulary.set_attributes(id, vocabulary.attributes(id).without(Attributes::STRIP_RIGHT));
     }
 }
@@ -139,7 +141,8 @@ fn add(vocabulary: &mut Vocabulary, id: u32, attributes: Attributes) {
 /// The tokens that are looked for in a text before anything else, the longest first.
 pub(super) fn parsed(vocabulary: &Vocabulary) -> Vec<u32> {
     let kinds = Attributes::CONTROL.with(Attributes::USER_DEFINED).with(Attributes::UNKNOWN);
-    let mut ids: Vec<u32> = (0..).take(vocabulary.len()).filter(|&id| vocabulary.attributes(id).any(kinds)).collect();
+    let mut ids: Vec<u32> =
+        (0..).take(vocabulary.len()).filter(|&id| vocabulary.attributes(id).any(kinds)).collect();
     ids.sort_by_key(|&id| std::cmp::Reverse(vocabulary.get(id).map_or(0, str::len)));
     ids
 }

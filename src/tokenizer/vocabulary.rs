@@ -148,8 +148,8 @@ impl Vocabulary {
         (self.bos, self.eos, self.unknown) = (bos?, eos?, unknown?);
         self.add_bos = metadata.bool("tokenizer.ggml.add_bos_token")?.unwrap_or(add_bos);
         self.add_eos = metadata.bool("tokenizer.ggml.add_eos_token")?.unwrap_or(false);
-        self.add_space_prefix = is_sentence_piece
-            && metadata.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
+        self.add_space_prefix =
+            is_sentence_piece && metadata.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
         let missing = |flag, id_key| Err(TokenizerError::MissingSpecial { flag, id_key });
         if self.add_bos && self.bos.is_none() {
             return missing("tokenizer.ggml.add_bos_token", "tokenizer.ggml.bos_token_id");
@@ -171,7 +171,11 @@ impl Vocabulary {
     pub(super) fn check_special(&self, key: &str, id: u32) -> Result<(), TokenizerError> {
         match self.get(id) {
             Some(_) => Ok(()),
-            None => Err(TokenizerError::SpecialOutOfRange { key: key.to_owned(), id: id.into(), size: self.len() }),
+            None => Err(TokenizerError::SpecialOutOfRange {
+                key: key.to_owned(),
+                id: id.into(),
+                size: self.len(),
+            }),
         }
     }
 
