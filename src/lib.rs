@@ -31,3 +31,4 @@ pub mod kv_cache;
 pub mod weights;
 
 pub mod forward;
+pub mod sampler;

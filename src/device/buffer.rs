@@ -2,15 +2,41 @@
 
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytemuck::Pod;
 
 use super::{Device, DeviceError, REGION_ALIGNMENT};
 
+static LIVE_BYTES: AtomicU64 = AtomicU64::new(0);
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+/// Bytes of device memory that this process holds now, on all devices.
+pub fn allocated_bytes() -> u64 {
+    LIVE_BYTES.load(Ordering::SeqCst)
+}
+
+/// How many allocations of device memory this process has made.
+pub fn allocations_made() -> u64 {
+    ALLOCATIONS.load(Ordering::SeqCst)
+}
+
+/// An allocation that is counted while it lives.
+struct Counted<D: Device> {
+    allocation: D::Allocation,
+    bytes: u64,
+}
+
+impl<D: Device> Drop for Counted<D> {
+    fn drop(&mut self) {
+        LIVE_BYTES.fetch_sub(self.bytes, Ordering::SeqCst);
+    }
+}
+
 /// An owned range of one allocation. It can be split but never copied, so no two regions overlap.
 pub struct Region<D: Device> {
     device: D,
-    allocation: Arc<D::Allocation>,
+    allocation: Arc<Counted<D>>,
     offset: u64,
     bytes: u64,
 }
@@ -18,7 +44,10 @@ pub struct Region<D: Device> {
 impl<D: Device> Region<D> {
     /// A whole new allocation of `bytes` bytes, zeroed.
     pub fn allocate(device: &D, bytes: u64) -> Result<Self, DeviceError> {
-        let allocation = Arc::new(device.allocate(bytes)?);
+        let allocation = device.allocate(bytes)?;
+        LIVE_BYTES.fetch_add(bytes, Ordering::SeqCst);
+        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
+        let allocation = Arc::new(Counted { allocation, bytes });
         Ok(Self { device: device.clone(), allocation, offset: 0, bytes })
     }
     /// Takes the first `bytes` bytes (rounded up to [`REGION_ALIGNMENT`]) off this region; the rest stays.
@@ -43,14 +72,14 @@ impl<D: Device> Region<D> {
     }
     /// Address of the first byte, as kernels see it.
     pub fn address(&self) -> u64 {
-        self.device.address(&self.allocation) + self.offset
+        self.device.address(&self.allocation.allocation) + self.offset
     }
     /// The device that the memory belongs to.
     pub fn device(&self) -> &D {
         &self.device
     }
     pub(super) fn allocation(&self) -> &D::Allocation {
-        &self.allocation
+        &self.allocation.allocation
     }
     pub(super) fn offset(&self) -> u64 {
         self.offset

@@ -6,7 +6,7 @@
 mod buffer;
 mod host;
 
-pub use buffer::{Buffer, Region};
+pub use buffer::{Buffer, Region, allocated_bytes, allocations_made};
 pub use host::HostDevice;
 
 use thiserror::Error;
