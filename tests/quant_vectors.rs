@@ -72,7 +72,9 @@ fn dequantized_weights_equal_ggmls_to_the_bit() {
 #[test]
 fn the_vectors_hold_the_rare_scales() {
     on_each_file(|vectors| {
-        for row in FORMATS.iter().filter(|row| !matches!(row.format, Format::F32 | Format::BF16 | Format::Q8_K)) {
+        for row in
+            FORMATS.iter().filter(|row| !matches!(row.format, Format::F32 | Format::BF16 | Format::Q8_K))
+        {
             let values = singles(vectors, row.format, "random.f32");
             let any = |test: fn(f32) -> bool| values.iter().any(|&x| test(x));
             assert!(any(|x| x == 0.0), "{}: no zero", row.name);
