@@ -1,12 +1,15 @@
 //! Weights into K-quants: the search for scales.
 //!
-//! A group's scale is found by trying inverse scales around the obvious one; each gives codes, and the codes give
-//! the scale (and minimum) of least squared error in closed form. The scales are then quantized, and the codes are
-//! chosen anew for what the block really holds.
+//! A group's range is spread over a few more or fewer codes than there are; each spread gives codes, and the codes give
+//! the scale (and minimum) of least squared error in closed form. The best scales are then quantized together, and the
+//! codes are chosen anew for what the block really holds.
+//!
+//! ggml weighs an error by the size of its weight; here all errors count alike. How many spreads are tried was
+//! chosen by the error and the time on normal weights of uneven size.
 
 use super::bits::{Half, PackedScales, pack_nibbles};
 use super::blocks::{BlockQ4_K, BlockQ5_K, BlockQ6_K};
-use super::quantize::{Quantize, largest};
+use super::quantize::{Quantize, inverse, largest};
 
 /// Weights are brought within this before sums of squares are taken. No K-quant reaches it: its largest weight is a
 /// half times 128 times 32.
@@ -14,9 +17,7 @@ const CEILING: f32 = 1e12;
 /// A group below this is zero: a half cannot hold its scale.
 const FLOOR: f32 = 1e-15;
 /// How far from the nearest code a scale or a minimum is tried, to make up for the rounding of the other.
-const REACH: u8 = 2;
-/// The scales that are tried for a group: its range over `max` codes, and this many tenths of a code more.
-const STEPS: std::ops::RangeInclusive<i32> = -10..=15;
+const REACH: u8 = 3;
 
 /// The integer from 0 to `max` nearest to `value`; `max` is below 2^22.
 #[inline(always)]
@@ -36,12 +37,6 @@ fn dot<const N: usize>(a: &[f32; N], b: &[f32; N]) -> f32 {
         }
     }
     lanes.iter().sum()
-}
-
-/// `1 / value`, or zero where that is not finite.
-fn inverse(value: f32) -> f32 {
-    let inverse = 1.0 / value;
-    if inverse.is_finite() { inverse } else { 0.0 }
 }
 
 /// A scale and a minimum (what is subtracted, zero or more): a code `q` stands for `scale * q - minimum`.
@@ -88,8 +83,8 @@ impl Affine {
         }
         let mut best = Affine { scale: (high - low) / max, minimum };
         let mut best_error = f32::INFINITY;
-        for step in STEPS {
-            let tried = Affine { scale: (high - low) / (max + 0.1 * step as f32), minimum };
+        for step in -2i8..=1 {
+            let tried = Affine { scale: (high - low) / (max + f32::from(step)), minimum };
             let codes = tried.codes(x, max);
             let Some(fit) = Affine::of_least_error(x, &codes) else { continue };
             let error = fit.squared_error(x, &codes);
@@ -108,8 +103,8 @@ fn fit_centered(x: &[f32; 16]) -> f32 {
         return 0.0;
     }
     let (mut best, mut best_gain) = (0.0, 0.0);
-    for step in -9..=9 {
-        let inverse_scale = -(32.0 + 0.1 * step as f32) / largest;
+    for step in -8i8..=1 {
+        let inverse_scale = -(32.0 + f32::from(step)) / largest;
         let codes = x.map(|x| nearest(x * inverse_scale + 32.0, 63.0) - 32.0);
         let (sum_qq, sum_qx) = (dot(&codes, &codes), dot(&codes, x));
         // The squared error is the sum of x² less this.
