@@ -10,6 +10,9 @@ use super::blocks::*;
 pub trait Quantize: Block {
     /// The block for `values`, [`Block::ELEMENTS`] finite weights. Its scales are finite; weights beyond the format's
     /// range become the nearest that it holds.
+    ///
+    /// # Panics
+    /// If there are fewer values.
     fn quantize(values: &[f32]) -> Self;
 }
 
