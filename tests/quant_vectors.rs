@@ -2,6 +2,8 @@
 //! `scripts/quant-vectors-subset` out of a larger file. Where `WORKER_ORCD_GOLDEN` names a folder that holds the larger
 //! file, `quant_vectors.safetensors`, all of that is tested too.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;

@@ -11,16 +11,21 @@ impl Half {
     /// The largest finite half.
     pub const MAX: f32 = 65504.0;
 
-    /// The exact value. Free of branches, so that a loop over halves is vectorized.
+    /// The exact value. Free of branches, so that a loop over halves is vectorized, and of subnormal operands, which
+    /// are slow: the scales of many real tensors are subnormal halves.
     #[inline(always)]
     pub fn to_f32(self) -> f32 {
-        // 2^112 moves the exponent from a half's bias (15) to a single's (127); the product is exact, and it
-        // normalizes subnormal halves too.
-        const REBIAS: f32 = f32::from_bits((112 + 127) << 23);
+        // Exponents are moved from a half's bias (15) to a single's (127).
+        const SMALLEST_NORMAL: u32 = (127 - 14) << 23;
         let bits = u32::from(u16::from_le_bytes(self.0));
-        let magnitude = (f32::from_bits((bits & 0x7fff) << 13) * REBIAS).to_bits();
-        let infinite_or_nan = if bits & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
-        f32::from_bits(magnitude | infinite_or_nan | (bits & 0x8000) << 16)
+        let magnitude = (bits & 0x7fff) << 13;
+        let subnormal = f32::from_bits(SMALLEST_NORMAL | magnitude) - f32::from_bits(SMALLEST_NORMAL);
+        let magnitude = match bits & 0x7c00 {
+            0 => subnormal.to_bits(),
+            0x7c00 => magnitude | 0x7f80_0000,
+            _ => magnitude + ((127 - 15) << 23),
+        };
+        f32::from_bits(magnitude | (bits & 0x8000) << 16)
     }
 
     /// The nearest finite half, ties to even: what lies beyond [`Half::MAX`] becomes [`Half::MAX`].
@@ -42,25 +47,21 @@ pub(super) fn exactly<const N: usize>(out: &mut [f32]) -> &mut [f32; N] {
     }
 }
 
-/// Writes the `2 N` weights of `N` bytes: first `low(j, code)` of the lower half of each byte `j`, then
-/// `high(j, code)` of the upper halves. This is the order of every 4- and 5-bit format but Q6_K.
+/// Writes weight `plane * LANES + lane` for each lane and plane: the codes of a lane share bytes. One loop over the
+/// lanes with all planes in its body is what LLVM vectorizes best.
 #[inline(always)]
-pub(super) fn decode_nibbles<const N: usize>(
-    bytes: &[u8; N],
+pub(super) fn decode_planes<const PLANES: usize, const LANES: usize>(
     out: &mut [f32],
-    low: impl Fn(usize, u8) -> f32,
-    high: impl Fn(usize, u8) -> f32,
+    weight: impl Fn(usize, usize) -> f32,
 ) {
-    let (first, second) = out.split_at_mut(N);
-    for (j, (byte, out)) in bytes.iter().zip(first).enumerate() {
-        *out = low(j, byte & 15);
-    }
-    for (j, (byte, out)) in bytes.iter().zip(second).enumerate() {
-        *out = high(j, byte >> 4);
+    for lane in 0..LANES {
+        for plane in 0..PLANES {
+            out[plane * LANES + lane] = weight(plane, lane);
+        }
     }
 }
 
-/// The bytes that [`decode_nibbles`] reads, of the lower four bits of `2 N` codes.
+/// `N` bytes of two codes each: the first `N` codes in the lower halves, the others in the upper halves.
 pub(super) fn pack_nibbles<const N: usize>(codes: &[u8]) -> [u8; N] {
     let (low, high) = codes.split_at(N);
     std::array::from_fn(|j| low[j] & 15 | high[j] << 4)

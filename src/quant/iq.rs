@@ -1,6 +1,7 @@
 //! Formats whose four-bit codes go through a table of unevenly spaced values.
 
-use super::bits::{Half, decode_nibbles, exactly};
+use super::bits::{Half, exactly};
+use super::simple::decode_32;
 use super::{Block, Format};
 use bytemuck::{Pod, Zeroable};
 
@@ -47,8 +48,7 @@ impl BlockIQ4_XS {
 
 #[inline(always)]
 fn decode_values(scale: f32, qs: &[u8; 16], out: &mut [f32; 32]) {
-    let value = |_, q: u8| scale * f32::from(IQ4_VALUES[usize::from(q)]);
-    decode_nibbles(qs, out, value, value);
+    decode_32(qs, [0; 4], out, |q| scale * f32::from(IQ4_VALUES[usize::from(q & 15)]));
 }
 
 impl Block for BlockIQ4_NL {

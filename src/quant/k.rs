@@ -1,6 +1,6 @@
 //! K-quants: 256 weights under scales that are quantized themselves.
 
-use super::bits::{Half, PackedScales, decode_nibbles, exactly};
+use super::bits::{Half, PackedScales, decode_planes, exactly};
 use super::{Block, Format};
 use bytemuck::{Pod, Zeroable};
 
@@ -105,8 +105,8 @@ struct Affine {
 
 impl Affine {
     #[inline(always)]
-    fn new(d: f32, scale: u8, dmin: f32, minimum: u8) -> Self {
-        Affine { scale: d * f32::from(scale), minimum: dmin * f32::from(minimum) }
+    fn new((d, scale): (Half, u8), (dmin, minimum): (Half, u8)) -> Self {
+        Affine { scale: d.to_f32() * f32::from(scale), minimum: dmin.to_f32() * f32::from(minimum) }
     }
     #[inline(always)]
     fn value(self, code: u8) -> f32 {
@@ -114,47 +114,30 @@ impl Affine {
     }
 }
 
-/// Calls `value(j, code)` for the weights `j` of each group of 16, in the order of Q2_K's and Q3_K's two-bit codes.
-#[inline(always)]
-fn decode_two_bits(qs: &[u8; 64], out: &mut [f32], value: impl Fn(Group, usize, u8) -> f32) {
-    for (g, out) in exactly::<256>(out).as_chunks_mut::<16>().0.iter_mut().enumerate() {
-        let group = Group(g);
-        let bytes = &qs[group.byte()..][..16];
-        for (j, (out, byte)) in out.iter_mut().zip(bytes).enumerate() {
-            *out = value(group, j, byte >> group.shift() & 3);
-        }
+/// Where a weight of Q2_K, Q3_K or Q6_K lies: a block is two halves of four planes of 32 lanes.
+#[derive(Clone, Copy)]
+struct Place {
+    half: usize,
+    plane: usize,
+    lane: usize,
+    /// The group of 16 weights under one scale.
+    group: usize,
+}
+
+impl Place {
+    /// The two bits of this weight where each half of the block has 32 bytes, with four weights in each.
+    #[inline(always)]
+    fn two_bits(self, bytes: &[u8; 64]) -> u8 {
+        bytes[32 * self.half + self.lane] >> (2 * self.plane) & 3
     }
 }
 
-/// One of the 16 groups of 16 weights in a block whose two-bit codes lie as in [`BlockQ2_K::qs`].
-#[derive(Clone, Copy)]
-struct Group(usize);
-
-impl Group {
-    /// Which half of the block the group lies in.
-    #[inline(always)]
-    fn half(self) -> usize {
-        self.0 / 8
-    }
-    /// Which 32 weights of the block the group lies in: the bit of a bit plane.
-    #[inline(always)]
-    fn plane(self) -> usize {
-        self.0 / 2
-    }
-    /// Where the group starts within 32 bytes of a plane.
-    #[inline(always)]
-    fn lane(self) -> usize {
-        self.0 % 2 * 16
-    }
-    /// Where the group's two-bit codes start.
-    #[inline(always)]
-    fn byte(self) -> usize {
-        self.half() * 32 + self.lane()
-    }
-    /// Where the two bits lie in their byte.
-    #[inline(always)]
-    fn shift(self) -> usize {
-        self.plane() % 4 * 2
+#[inline(always)]
+fn decode_places(out: &mut [f32], weight: impl Fn(Place) -> f32) {
+    for (half, out) in exactly::<256>(out).as_chunks_mut::<128>().0.iter_mut().enumerate() {
+        decode_planes::<8, 16>(out, |group, lane| {
+            weight(Place { half, plane: group / 2, lane: 16 * (group % 2) + lane, group: 8 * half + group })
+        });
     }
 }
 
@@ -163,11 +146,8 @@ impl Block for BlockQ2_K {
     const ELEMENTS: usize = 256;
     #[inline(always)]
     fn dequantize(&self, out: &mut [f32]) {
-        let (d, dmin) = (self.d.to_f32(), self.dmin.to_f32());
-        decode_two_bits(&self.qs, out, |group, _, code| {
-            let packed = self.scales[group.0];
-            Affine::new(d, packed & 15, dmin, packed >> 4).value(code)
-        });
+        let groups = self.scales.map(|packed| Affine::new((self.d, packed & 15), (self.dmin, packed >> 4)));
+        decode_places(out, |place| groups[place.group].value(place.two_bits(&self.qs)));
     }
 }
 
@@ -193,15 +173,15 @@ impl Block for BlockQ3_K {
     #[inline(always)]
     fn dequantize(&self, out: &mut [f32]) {
         let d = self.d.to_f32();
-        let scales = self.scales();
-        decode_two_bits(&self.qs, out, |group, j, code| {
-            let high = self.hmask[group.lane() + j] >> group.plane() & 1;
-            d * f32::from(scales[group.0]) * f32::from((code | high << 2) as i8 - 4)
+        let groups = self.scales().map(|scale| d * f32::from(scale));
+        decode_places(out, |place| {
+            let high = self.hmask[place.lane] >> (4 * place.half + place.plane) & 1;
+            groups[place.group] * f32::from((place.two_bits(&self.qs) | high << 2) as i8 - 4)
         });
     }
 }
 
-/// Q4_K and Q5_K: `fifth(plane, l)` is the fifth bit of weight `32 plane + l`.
+/// Q4_K and Q5_K: `fifth(plane, lane)` is the fifth bit of weight `32 plane + lane`.
 #[inline(always)]
 fn decode_affine(
     (d, dmin): (Half, Half),
@@ -210,19 +190,15 @@ fn decode_affine(
     out: &mut [f32],
     fifth: impl Fn(usize, usize) -> u8,
 ) {
-    let (d, dmin) = (d.to_f32(), dmin.to_f32());
     let (scales, minima) = scales.unpack();
-    let affine = |plane: usize| Affine::new(d, scales[plane], dmin, minima[plane]);
     let out = exactly::<256>(out).as_chunks_mut::<64>().0;
     for (pair, (bytes, out)) in qs.as_chunks::<32>().0.iter().zip(out).enumerate() {
-        let (first, second) = (2 * pair, 2 * pair + 1);
-        let (low, high) = (affine(first), affine(second));
-        decode_nibbles(
-            bytes,
-            out,
-            |l, q| low.value(q | fifth(first, l) << 4),
-            |l, q| high.value(q | fifth(second, l) << 4),
-        );
+        let group = |plane| Affine::new((d, scales[2 * pair + plane]), (dmin, minima[2 * pair + plane]));
+        let groups = [group(0), group(1)];
+        decode_planes::<2, 32>(out, |plane, lane| {
+            let code = bytes[lane] >> (4 * plane) & 15;
+            groups[plane].value(code | fifth(2 * pair + plane, lane) << 4)
+        });
     }
 }
 
@@ -240,7 +216,7 @@ impl Block for BlockQ5_K {
     const ELEMENTS: usize = 256;
     #[inline(always)]
     fn dequantize(&self, out: &mut [f32]) {
-        let fifth = |plane: usize, l: usize| self.qh[l] >> plane & 1;
+        let fifth = |plane: usize, lane: usize| self.qh[lane] >> plane & 1;
         decode_affine((self.d, self.dmin), &self.scales, &self.qs, out, fifth);
     }
 }
@@ -251,10 +227,11 @@ impl Block for BlockQ6_K {
     #[inline(always)]
     fn dequantize(&self, out: &mut [f32]) {
         let d = self.d.to_f32();
-        decode_two_bits(&self.qh, out, |group, j, high| {
-            let plane = group.plane() % 4;
-            let low = self.ql[group.half() * 64 + plane % 2 * 32 + group.lane() + j] >> (plane / 2 * 4) & 15;
-            d * f32::from(self.scales[group.0]) * f32::from((low | high << 4) as i8 - 32)
+        let groups = self.scales.map(|scale| d * f32::from(scale));
+        decode_places(out, |place| {
+            let Place { half, plane, lane, group } = place;
+            let low = self.ql[64 * half + 32 * (plane % 2) + lane] >> (4 * (plane / 2)) & 15;
+            groups[group] * f32::from((low | place.two_bits(&self.qh) << 4) as i8 - 32)
         });
     }
 }

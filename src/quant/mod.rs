@@ -79,6 +79,12 @@ pub enum Format {
     IQ4_XS,
 }
 
+/// Turns blocks into weights.
+pub type DequantizeFn = fn(&[u8], &mut [f32]);
+
+/// Turns weights into blocks.
+pub type QuantizeFn = fn(&[f32], &mut [u8]);
+
 /// What the crate knows of one format.
 #[derive(Debug)]
 pub struct FormatRow {
@@ -93,10 +99,10 @@ pub struct FormatRow {
     /// Bytes of a block.
     pub block_bytes: usize,
     /// Turns blocks into weights, as many as both slices have room for; [`Format::dequantize`] checks the lengths.
-    pub dequantize: fn(&[u8], &mut [f32]),
+    pub dequantize: DequantizeFn,
     /// Turns finite weights into blocks, likewise; [`Format::quantize`] checks lengths and weights. `None` if this crate
     /// only reads the format.
-    pub quantize: Option<fn(&[f32], &mut [u8])>,
+    pub quantize: Option<QuantizeFn>,
 }
 
 /// A row for a format that is only read.
@@ -203,7 +209,7 @@ impl Format {
     /// Bytes of a row of `n_cols` weights; `None` if the row is not a whole number of blocks or the product overflows.
     pub fn row_bytes(self, n_cols: u64) -> Option<u64> {
         let elements = self.block_elements() as u64;
-        if n_cols % elements != 0 {
+        if !n_cols.is_multiple_of(elements) {
             return None;
         }
         (n_cols / elements).checked_mul(self.block_bytes() as u64)
@@ -234,7 +240,7 @@ impl Format {
     }
     fn check_lengths(self, values: usize, found: usize) -> Result<(), QuantError> {
         let block_elements = self.block_elements();
-        if values % block_elements != 0 {
+        if !values.is_multiple_of(block_elements) {
             return Err(QuantError::PartialBlock { format: self, values, block_elements });
         }
         // At most four bytes a weight, and the weights are in memory: no overflow on 64 bits; saturation is safe on 32.

@@ -10,6 +10,9 @@ use super::blocks::*;
 pub trait Quantize: Block {
     /// The block for `values`, [`Block::ELEMENTS`] finite weights. Its scales are finite; weights beyond the format's
     /// range become the nearest that it holds.
+    ///
+    /// # Panics
+    /// If there are fewer values.
     fn quantize(values: &[f32]) -> Self;
 }
 
@@ -60,7 +63,13 @@ pub(super) fn largest(values: &[f32]) -> f32 {
     values.iter().fold(0.0, |best: f32, &value| if value.abs() > best.abs() { value } else { best })
 }
 
-/// A scale within the range of a half, and its inverse: zero where the scale has none.
+/// `1 / value`, or zero where that is not finite.
+pub(super) fn inverse(value: f32) -> f32 {
+    let inverse = 1.0 / value;
+    if inverse.is_finite() { inverse } else { 0.0 }
+}
+
+/// A scale within the range of a half, and its inverse.
 #[derive(Clone, Copy)]
 struct Scale {
     scale: f32,
@@ -70,8 +79,7 @@ struct Scale {
 impl Scale {
     fn new(scale: f32) -> Self {
         let scale = scale.clamp(-Half::MAX, Half::MAX);
-        let inverse = 1.0 / scale;
-        Scale { scale, inverse: if inverse.is_finite() { inverse } else { 0.0 } }
+        Scale { scale, inverse: inverse(scale) }
     }
     fn half(self) -> Half {
         Half::saturating_from_f32(self.scale)

@@ -1,6 +1,6 @@
 //! Formats of one weight, and of 32 weights under one scale.
 
-use super::bits::{Half, decode_nibbles, exactly};
+use super::bits::{Half, decode_planes, exactly};
 use super::{Block, Format};
 use bytemuck::{Pod, Zeroable};
 
@@ -166,12 +166,14 @@ impl Block for BlockQ8_0 {
     }
 }
 
-/// Weights of four bits, with a fifth from `fifth`, through `value`.
+/// 32 codes of four bits, with a fifth from `fifth`, through `value`. The order is also that of IQ4_NL and IQ4_XS.
 #[inline(always)]
-fn decode_32(qs: &[u8; 16], fifth: [u8; 4], out: &mut [f32], value: impl Fn(u8) -> f32) {
+pub(super) fn decode_32(qs: &[u8; 16], fifth: [u8; 4], out: &mut [f32], value: impl Fn(u8) -> f32) {
     let fifth = u32::from_le_bytes(fifth);
-    let with_fifth = |j: usize, q: u8| value(q | ((fifth >> j & 1) << 4) as u8);
-    decode_nibbles(qs, exactly::<32>(out), with_fifth, |j, q| with_fifth(j + 16, q));
+    decode_planes::<2, 16>(exactly::<32>(out), |plane, lane| {
+        let high = fifth >> (16 * plane + lane) & 1;
+        value(qs[lane] >> (4 * plane) & 15 | (high << 4) as u8)
+    });
 }
 
 #[inline(always)]
