@@ -83,10 +83,11 @@ impl<'a> Cursor<'a> {
     pub(super) fn u64(&mut self, what: &'static str) -> Result<u64, ReadFault> {
         self.array(what).map(u64::from_le_bytes)
     }
-    /// A length of 64 bits and as many bytes of UTF-8.
-    pub(super) fn string(&mut self, what: &'static str, limit: u64) -> Result<&'a str, ReadFault> {
-        let length = self.u64(what)?;
-        let length = within(what, length, limit)?;
+    /// A length of 64 bits and as many bytes of UTF-8; `names` are those of the text and of its length, for messages.
+    pub(super) fn string(&mut self, names: [&'static str; 2], limit: u64) -> Result<&'a str, ReadFault> {
+        let [what, length_name] = names;
+        let length = self.u64(length_name)?;
+        let length = within(length_name, length, limit)?;
         let start = self.offset();
         std::str::from_utf8(self.bytes(what, length)?).map_err(|error| ReadFault::InvalidUtf8 {
             what,

@@ -74,7 +74,7 @@ fn read_entry(
     metadata: &mut Metadata,
 ) -> Result<(), GgufError> {
     let at_entry = |fault: ReadFault| fault.at(Place::Entry(index));
-    let key = cursor.string("key", MAX_KEY_BYTES).map_err(at_entry)?;
+    let key = cursor.string(["key", "key length"], MAX_KEY_BYTES).map_err(at_entry)?;
     if key.is_empty() {
         return Err(at_entry(ReadFault::Key(KeyFault::Empty)));
     }
@@ -107,7 +107,9 @@ pub(super) fn alignment_of(metadata: &Metadata) -> Result<u64, MetadataError> {
 }
 
 fn read_tensor(cursor: &mut Cursor<'_>, index: u64) -> Result<Entry, GgufError> {
-    let name = cursor.string("name", MAX_NAME_BYTES).map_err(|fault| fault.at(Place::TensorEntry(index)))?;
+    let name = cursor
+        .string(["name", "name length"], MAX_NAME_BYTES)
+        .map_err(|fault| fault.at(Place::TensorEntry(index)))?;
     let at_tensor = |fault: ReadFault| fault.at(Place::Tensor(name.to_owned()));
     let n_dims = cursor.u32("dimension count").map_err(at_tensor)?;
     if n_dims > MAX_DIMS {
