@@ -1,5 +1,5 @@
 //! A lying count costs nothing, and an honest one no more than it must: counted by the allocator itself.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, clippy::unwrap_used)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

@@ -3,6 +3,7 @@
 //!
 //! The corpus holds every hand-made case, and whatever a fuzzer has found. After a change to the cases:
 //! `UPDATE_CORPUS=1 cargo test --test gguf_corpus`.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,5 @@
 //! Files on disk: what cannot be opened, what shrinks, and models split into several files.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! One test for each hand-made file: what is refused, with the very words, and what must load.
 //!
 //! The names follow `tests/test-gguf.cpp` of llama.cpp; cases that it does not have stand beside those it has.
+#![allow(clippy::unwrap_used)]
 
 use worker_orcd::gguf::{
     Gguf, GgufError, KeyFault, MetadataArray, MetadataError, MetadataValue, Place, SplitFault, TensorFault,

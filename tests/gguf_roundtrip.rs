@@ -1,4 +1,5 @@
 //! What is written can be read, and is the same.
+#![allow(clippy::unwrap_used)]
 
 use std::io::{self, Write};
 

@@ -1,6 +1,8 @@
 //! What must hold for any bytes that are given to the GGUF reader. Shared by the fuzz target and by the test that
 //! replays the corpus.
 
+#![allow(clippy::expect_used)]
+
 use worker_orcd::gguf::{Gguf, GgufWriter, Limits};
 
 /// Reads the bytes; if they are a model, checks what the reader has promised, and that writing it loses nothing.
