@@ -36,6 +36,9 @@ pub mod sampler;
 pub mod inference;
 pub mod models;
 
+#[doc(hidden)]
+pub mod cli;
+
 pub use device::allocated_bytes as get_vram_usage;
 pub use inference::{InferError, Inference};
 pub use inference::{Llama, Llama31, Phi3, Phi4, Qwen2, Qwen3, SmolLm2};

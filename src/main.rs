@@ -1,2 +1,5 @@
 //! The `worker-orcd` command.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    worker_orcd::cli::main()
+}

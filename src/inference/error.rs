@@ -200,7 +200,7 @@ impl InferError {
     }
 
     /// An error of a model file, with the file's name.
-    pub(super) fn of_model(path: &std::path::Path, error: impl Into<ModelError>) -> Self {
+    pub fn of_model(path: &std::path::Path, error: impl Into<ModelError>) -> Self {
         let path = path.to_path_buf();
         match error.into() {
             ModelError::Gguf(GgufError::Io { error, .. }) if error.kind() == std::io::ErrorKind::NotFound => {

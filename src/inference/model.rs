@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::forward::EngineOptions;
 use crate::gguf::Gguf;
-use crate::memory::MemoryPlan;
+use crate::memory::{MemoryPlan, PlanError};
 use crate::model::ModelConfig;
 use crate::quant::Format;
 use crate::tokenizer::Tokenizer;
@@ -115,6 +115,27 @@ impl Model {
         let config = ModelConfig::from_gguf(gguf).map_err(|error| InferError::of_model(path, error))?;
         let engine_options = engine_options(&config, options);
         runner::plan(options.device, options.n_threads, path, gguf, &config, engine_options)
+    }
+
+    /// The largest context, up to the model's own, with which a file would fit what its device has now and what
+    /// `options` allow; `None` where it would not fit at all. Scratch memory is counted as for the model's own context.
+    ///
+    /// # Errors
+    /// As for [`Model::plan`].
+    pub fn largest_context(
+        gguf: &Gguf,
+        path: &Path,
+        options: &LoadOptions,
+    ) -> Result<Option<usize>, InferError> {
+        let config = ModelConfig::from_gguf(gguf).map_err(|error| InferError::of_model(path, error))?;
+        let own = config.context_length;
+        let plan = Self::plan(gguf, path, &LoadOptions { context: Some(own), ..*options })?;
+        let device = options.device.available_bytes()?.unwrap_or(u64::MAX);
+        match plan.check_fits(&config, device.min(options.limit_bytes.unwrap_or(u64::MAX))) {
+            Ok(()) => Ok(Some(own)),
+            Err(PlanError::DoesNotFit { largest_context, .. }) => Ok(largest_context),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Every byte that was allocated.

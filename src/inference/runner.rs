@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::str::FromStr;
 
+use crate::device::{Device, HostDevice};
 use crate::forward::{self, Engine, EngineError, EngineOptions};
 use crate::gguf::Gguf;
 use crate::kv_cache::{CacheError, Sequence};
@@ -78,6 +79,16 @@ impl DeviceChoice {
         match self.resolve()? {
             Usable::Cpu => Ok("cpu"),
         }
+    }
+    /// Bytes that an allocation on the device could have now; `None` where the system does not tell.
+    ///
+    /// # Errors
+    /// The device cannot be used here.
+    pub fn available_bytes(self) -> Result<Option<u64>, InferError> {
+        let memory = match self.resolve()? {
+            Usable::Cpu => HostDevice.memory_info()?,
+        };
+        Ok(memory.map(|memory| memory.available))
     }
 }
 

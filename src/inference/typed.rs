@@ -89,6 +89,18 @@ fn open(path: &Path) -> Result<Gguf, InferError> {
     Gguf::open(path).map_err(|error| InferError::of_model(path, error))
 }
 
+/// The tokenizer of a GGUF file, of a `tokenizer.json`, or of a folder that holds one.
+///
+/// # Errors
+/// The file is missing or unsound.
+pub fn open_tokenizer(path: &Path) -> Result<Tokenizer, InferError> {
+    Ok(if path.extension().is_some_and(|extension| extension == "gguf") {
+        Tokenizer::from_metadata(open(path)?.metadata())?
+    } else {
+        Tokenizer::from_json(path)?
+    })
+}
+
 /// Loads the weights of one kind of model.
 #[derive(Debug)]
 pub struct WeightLoader<K>(PhantomData<K>);
@@ -148,10 +160,8 @@ impl<K: ModelKind> Typed<K> {
         expect_kind::<K>(path, &gguf)?;
         let tokenizer = if tokenizer_path.as_os_str().is_empty() {
             Tokenizer::from_metadata(gguf.metadata())?
-        } else if tokenizer_path.extension().is_some_and(|extension| extension == "gguf") {
-            Tokenizer::from_gguf(tokenizer_path)?
         } else {
-            Tokenizer::from_json(tokenizer_path)?
+            open_tokenizer(tokenizer_path)?
         };
         let model = Model::load_from(&gguf, path, options, &mut |_, _| {})?;
         Ok(Self { model: TextModel::new(model, tokenizer)?, kind: PhantomData })

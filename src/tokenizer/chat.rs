@@ -173,7 +173,7 @@ fn strftime_now(format: &str) -> Result<String, Error> {
     strftime(format, seconds)
 }
 
-fn strftime(format: &str, seconds: u64) -> Result<String, Error> {
+pub(crate) fn strftime(format: &str, seconds: u64) -> Result<String, Error> {
     const MONTHS: [&str; 12] = [
         "January",
         "February",

@@ -26,6 +26,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+pub(crate) use chat::strftime;
 pub use chat::{ChatMessage, ChatTemplate};
 pub use error::{ChatTemplateError, TokenizerError};
 pub use stream::DecodeStream;

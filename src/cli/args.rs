@@ -1,0 +1,401 @@
+//! The command line: every flag, named as users of llama.cpp type it.
+
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::inference::{DeviceChoice, Format, LoadOptions, SamplerConfig};
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 success, 1 failure, 2 usage, 3 the model or tokenizer is missing or unsound, 4 no such device,
+5 it does not fit the memory or the context, 130 interrupted.
+Generated text and JSON go to stdout, all else to stderr.";
+
+/// Loads GGUF language models and generates text with them.
+#[derive(Debug, Parser)]
+#[command(name = "worker-orcd", version, after_help = EXIT_CODES)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Continue a text
+    Generate(GenerateArgs),
+    /// Talk with a model, turn by turn
+    Chat(ChatArgs),
+    /// Turn text into token ids, or back
+    Tokenize(TokenizeArgs),
+    /// Show what a file holds and what it needs
+    Inspect(InspectArgs),
+    /// Write the logits of every token of a prompt
+    Logits(LogitsArgs),
+    /// Write a synthetic model of random weights
+    Synth(SynthArgs),
+    /// Measure prompt processing and generation
+    Bench(BenchArgs),
+}
+
+/// Which files.
+#[derive(Debug, Args)]
+pub(super) struct ModelArgs {
+    /// GGUF file, or any shard of a split one [default: the model in the box]
+    #[arg(short, long, env = "WORKER_ORCD_MODEL", value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// Another tokenizer than the file's: a tokenizer.json, a folder that holds one, or a GGUF file; also -mt
+    #[arg(long, env = "WORKER_ORCD_TOKENIZER", value_name = "PATH")]
+    pub tokenizer: Option<PathBuf>,
+}
+
+/// How a model is loaded.
+#[derive(Debug, Args)]
+pub(super) struct LoadArgs {
+    /// Where the model runs: auto, cpu or cuda:N
+    #[arg(long, env = "WORKER_ORCD_DEVICE", default_value = "auto")]
+    pub device: DeviceChoice,
+    /// Worker threads of the CPU [default: as many as the machine has]
+    #[arg(short, long, env = "WORKER_ORCD_THREADS", value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+    /// Tokens of context; 0 takes the model's own [default: what is needed]
+    #[arg(short, long, env = "WORKER_ORCD_CTX_SIZE", value_name = "N")]
+    pub ctx_size: Option<usize>,
+    /// Tokens of a prompt that go through the model together; results do not depend on it
+    #[arg(short, long, visible_alias = "chunk", default_value = "512", value_name = "N")]
+    pub batch_size: NonZeroUsize,
+    /// Element type of the cache of keys and values
+    #[arg(long, env = "WORKER_ORCD_KV_TYPE", value_enum, default_value = "f32")]
+    pub kv_type: KvType,
+    /// Most bytes that the model may take on its device, such as 6G
+    #[arg(long, env = "WORKER_ORCD_VRAM_LIMIT", value_parser = bytes, value_name = "BYTES")]
+    pub vram_limit: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum KvType {
+    F16,
+    F32,
+}
+
+impl LoadArgs {
+    /// The options for loading, with room for `context` tokens.
+    pub(super) fn options(&self, context: Option<usize>) -> LoadOptions {
+        LoadOptions {
+            device: self.device,
+            n_threads: self.threads.map(NonZeroUsize::get),
+            context,
+            kv_format: match self.kv_type {
+                KvType::F16 => Format::F16,
+                KvType::F32 => Format::F32,
+            },
+            chunk: self.batch_size.get(),
+            logits_rows: 1,
+            limit_bytes: self.vram_limit,
+        }
+    }
+    /// The context asked for by `-c`, of a model whose own is `own`.
+    pub(super) fn context(&self, own: usize) -> Option<usize> {
+        self.ctx_size.map(|asked| if asked == 0 { own } else { asked })
+    }
+}
+
+/// What is to be continued.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(super) struct PromptArgs {
+    /// The prompt; - reads it from stdin
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub prompt: Option<String>,
+    /// File that holds the prompt, taken byte for byte; - is stdin
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// The prompt as token ids, separated by commas
+    #[arg(long, value_name = "IDS", value_delimiter = ',')]
+    pub tokens: Option<Vec<u32>>,
+}
+
+/// A number, or -1 for none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OrNone<T>(pub Option<T>);
+
+impl<T: FromStr> FromStr for OrNone<T> {
+    type Err = T::Err;
+    fn from_str(text: &str) -> Result<Self, T::Err> {
+        if text == "-1" { Ok(Self(None)) } else { text.parse().map(|number| Self(Some(number))) }
+    }
+}
+
+/// How tokens are chosen; the defaults are llama.cpp's.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Sampling")]
+pub(super) struct SamplingArgs {
+    /// Divides the logits; 0 takes the most likely token
+    #[arg(long, visible_alias = "temperature", default_value_t = 0.8, value_name = "T")]
+    temp: f32,
+    /// Keep the K most likely tokens; 0 keeps all
+    #[arg(long, default_value_t = 40, value_name = "K")]
+    top_k: usize,
+    /// Keep the most likely tokens that together have this probability; 1 keeps all
+    #[arg(long, default_value_t = 0.95, value_name = "P")]
+    top_p: f32,
+    /// Keep tokens at least this fraction as likely as the most likely one; 0 keeps all
+    #[arg(long, default_value_t = 0.05, value_name = "P")]
+    min_p: f32,
+    /// Divides the logits of recent tokens; 1 does nothing
+    #[arg(long, default_value_t = 1.0, value_name = "X")]
+    repeat_penalty: f32,
+    /// Taken from a recent token's logit for each time it occurs
+    #[arg(long, default_value_t = 0.0, value_name = "X", allow_negative_numbers = true)]
+    frequency_penalty: f32,
+    /// Taken from a recent token's logit once
+    #[arg(long, default_value_t = 0.0, value_name = "X", allow_negative_numbers = true)]
+    presence_penalty: f32,
+    /// How many last tokens are recent; -1 for all
+    #[arg(long, default_value = "64", value_name = "N", allow_negative_numbers = true)]
+    repeat_last_n: OrNone<usize>,
+    /// Key of the random numbers; -1 draws one and prints it on stderr
+    #[arg(short, long, default_value = "-1", value_name = "N", allow_negative_numbers = true)]
+    seed: OrNone<u64>,
+}
+
+impl SamplingArgs {
+    /// Whether choices are random and no seed was given.
+    pub(super) fn needs_seed(&self) -> bool {
+        self.temp != 0.0 && self.seed.0.is_none()
+    }
+    /// The sampler, with `drawn` for the seed where none was given.
+    pub(super) fn config(&self, drawn: u64) -> SamplerConfig {
+        SamplerConfig {
+            temperature: self.temp,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repeat_penalty: self.repeat_penalty,
+            frequency_penalty: self.frequency_penalty,
+            presence_penalty: self.presence_penalty,
+            penalty_window: self.repeat_last_n.0.unwrap_or(usize::MAX),
+            seed: self.seed.0.unwrap_or(drawn),
+        }
+    }
+}
+
+/// How a text is continued.
+#[derive(Debug, Args)]
+pub(super) struct ReplyArgs {
+    /// Most tokens to generate; -1 goes on until the model ends the text or the context is full
+    #[arg(short = 'n', long, visible_alias = "n-predict", default_value = "-1", value_name = "N")]
+    #[arg(allow_negative_numbers = true)]
+    pub predict: OrNone<usize>,
+    /// Text that ends the generation; may be given several times
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub stop: Vec<String>,
+    /// Take end-of-generation tokens as any other
+    #[arg(long)]
+    pub ignore_eos: bool,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GenerateArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub prompt: PromptArgs,
+    #[command(flatten)]
+    pub load: LoadArgs,
+    #[command(flatten)]
+    pub reply: ReplyArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ChatArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The first message; without it, messages are lines of stdin
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub prompt: Option<String>,
+    /// What the model is told before the conversation; also -sys
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub system_prompt: Option<String>,
+    /// End after one reply; also -st
+    #[arg(long)]
+    pub single_turn: bool,
+    #[command(flatten)]
+    pub load: LoadArgs,
+    #[command(flatten)]
+    pub reply: ReplyArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TokenizeArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The text; - reads it from stdin
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with_all = ["file", "decode"])]
+    pub prompt: Option<String>,
+    /// File that holds the text, taken byte for byte; - is stdin
+    #[arg(short, long, value_name = "FILE", conflicts_with = "decode")]
+    pub file: Option<PathBuf>,
+    /// Turn these ids, separated by commas, into text
+    #[arg(long, value_name = "IDS", value_delimiter = ',')]
+    pub decode: Option<Vec<u32>>,
+    /// Take the names of special tokens as plain text; with --decode, leave special tokens out
+    #[arg(long)]
+    pub no_special: bool,
+    /// Add no token that begins or ends a text
+    #[arg(long)]
+    pub no_bos: bool,
+    /// Print the ids as a JSON array, or the decoded text as a JSON string
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InspectArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// Print everything as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LogitsArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub prompt: PromptArgs,
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// Safetensors file to write: `logits`, f32 [tokens, vocabulary]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SynthArgs {
+    /// The model's name, such as phi3-mini-4k or tiny-phi3-mini-4k
+    #[arg(long, value_name = "NAME", required_unless_present = "list")]
+    pub model: Option<String>,
+    /// The mix of formats, such as q4_k_m
+    #[arg(long, default_value = "q4_k_m", value_name = "MIX")]
+    pub format: String,
+    /// Decides all random numbers
+    #[arg(short, long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+    /// File to write
+    #[arg(short, long, value_name = "FILE", required_unless_present = "list")]
+    pub output: Option<PathBuf>,
+    /// List the models and mixes there are
+    #[arg(long)]
+    pub list: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BenchArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// Lengths of the prompts to process, separated by commas; 0 skips the test
+    #[arg(short = 'p', long, default_value = "512", value_delimiter = ',', value_name = "N")]
+    pub n_prompt: Vec<usize>,
+    /// Numbers of tokens to generate, separated by commas; 0 skips the test
+    #[arg(short, long, default_value = "128", value_delimiter = ',', value_name = "N")]
+    pub n_gen: Vec<usize>,
+    /// A prompt and tokens after it as one test; also -pg
+    #[arg(long, value_parser = pair, value_name = "PROMPT,GEN")]
+    pub prompt_gen: Vec<(usize, usize)>,
+    /// Repetitions of each test, after one to warm up
+    #[arg(short, long, default_value = "5", value_name = "N")]
+    pub repetitions: NonZeroUsize,
+    /// How the results are printed
+    #[arg(short, long, value_enum, default_value = "md")]
+    pub output: BenchOutput,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum BenchOutput {
+    Md,
+    Csv,
+    Json,
+}
+
+/// llama.cpp's flags of several letters behind one dash, which clap does not know.
+const LONG_SHORTS: [(&str, &str); 5] = [
+    ("-mt", "--tokenizer"),
+    ("-st", "--single-turn"),
+    ("-sys", "--system-prompt"),
+    ("-pg", "--prompt-gen"),
+    ("-dev", "--device"),
+];
+
+/// The arguments with those flags spelled out.
+pub(super) fn spelled_out(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let spell = |arg: OsString| match LONG_SHORTS.iter().find(|(short, _)| arg == *short) {
+        Some((_, long)) => OsString::from(long),
+        None => arg,
+    };
+    args.into_iter().map(spell).collect()
+}
+
+/// Bytes, with K, M, G or T for powers of 1024.
+fn bytes(text: &str) -> Result<u64, String> {
+    let number = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
+    let scale: u64 = match text[number.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" | "KB" | "KIB" => 10,
+        "M" | "MB" | "MIB" => 20,
+        "G" | "GB" | "GIB" => 30,
+        "T" | "TB" | "TIB" => 40,
+        unit => return Err(format!("`{unit}` is no unit; units are K, M, G and T")),
+    };
+    let number: f64 = number.parse().map_err(|_| format!("`{number}` is no number of bytes"))?;
+    let bytes = number * (1_u64 << scale) as f64;
+    if bytes >= 0.0 && bytes < u64::MAX as f64 { Ok(bytes as u64) } else { Err("out of range".to_owned()) }
+}
+
+/// Two numbers.
+fn pair(text: &str) -> Result<(usize, usize), String> {
+    let parts = text.split_once(',').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    parts.ok_or_else(|| format!("`{text}` is not two numbers, such as 512,128"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn bytes_have_binary_units() {
+        for (text, expected) in
+            [("0", 0), ("17", 17), ("2K", 2048), ("1.5g", 3 << 29), ("3MiB", 3 << 20), ("1T", 1 << 40)]
+        {
+            assert_eq!(bytes(text), Ok(expected), "{text}");
+        }
+        for text in ["", "G", "1X", "-1", "nan", "1e300"] {
+            assert!(bytes(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn minus_one_is_none() {
+        assert_eq!("-1".parse::<OrNone<usize>>(), Ok(OrNone(None)));
+        assert_eq!("7".parse::<OrNone<usize>>(), Ok(OrNone(Some(7))));
+        assert!("-2".parse::<OrNone<usize>>().is_err());
+    }
+}

@@ -1,0 +1,188 @@
+//! Results as Markdown, CSV and JSON, in llama-bench's columns and field names where it has them.
+
+use serde_json::{Map, Value, json};
+
+use crate::gguf::Metadata;
+use crate::inference::{InferError, LoadOptions};
+use crate::model::ModelConfig;
+use crate::synth::MIXES;
+use crate::tokenizer::strftime;
+
+use crate::cli::output::{count, size};
+use crate::cli::source::ModelFile;
+
+use super::Outcome;
+
+/// What all tests share.
+pub(super) struct Setting {
+    model_filename: String,
+    /// Family, size and mix: `phi3 3.82 B Q4_K_M`.
+    model_type: String,
+    model_bytes: u64,
+    n_parameters: u64,
+    device: &'static str,
+    n_threads: usize,
+    chunk: usize,
+    kv_type: String,
+}
+
+impl Setting {
+    pub(super) fn new(
+        file: &ModelFile,
+        config: &ModelConfig,
+        options: &LoadOptions,
+        n_threads: usize,
+    ) -> Result<Self, InferError> {
+        let n_parameters = config.n_parameters();
+        let architecture = config.architecture.name();
+        Ok(Self {
+            model_filename: file.path.display().to_string(),
+            model_type: format!("{architecture} {} {}", count(n_parameters), mix(file)),
+            model_bytes: file.gguf.tensors().iter().map(|tensor| tensor.n_bytes).sum(),
+            n_parameters,
+            device: options.device.resolved_name()?,
+            n_threads,
+            chunk: options.chunk,
+            kv_type: options.kv_format.name().to_lowercase(),
+        })
+    }
+}
+
+/// The mix of formats that the file names, else the format that most of its bytes have.
+fn mix(file: &ModelFile) -> &'static str {
+    let file_type = file.gguf.metadata().u32("general.file_type").ok().flatten();
+    let row = MIXES.iter().find(|row| Some(row.file_type) == file_type);
+    row.map(|row| row.name).unwrap_or_else(|| {
+        let mut bytes = std::collections::BTreeMap::new();
+        for tensor in file.gguf.tensors() {
+            *bytes.entry(tensor.format).or_insert(0) += tensor.n_bytes;
+        }
+        bytes.into_iter().max_by_key(|(_, bytes)| *bytes).map_or("", |(format, _)| format.name())
+    })
+}
+
+/// Mean and standard deviation of a sample.
+fn mean_and_deviation(values: &[f64]) -> (f64, f64) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (mean, if values.len() < 2 { 0.0 } else { (squares / (n - 1.0)).sqrt() })
+}
+
+impl Outcome {
+    fn nanoseconds(&self) -> Vec<f64> {
+        self.samples.iter().map(|sample| sample.as_secs_f64() * 1e9).collect()
+    }
+    fn tokens_per_second(&self) -> Vec<f64> {
+        let n_tokens = (self.test.n_prompt + self.test.n_gen) as f64;
+        self.samples.iter().map(|sample| n_tokens / sample.as_secs_f64()).collect()
+    }
+    /// What the memory delivered, in 1e9 bytes a second.
+    fn gigabytes_per_second(&self) -> Option<f64> {
+        let (speed, _) = mean_and_deviation(&self.tokens_per_second());
+        self.bytes_per_token.map(|bytes| bytes as f64 * speed / 1e9)
+    }
+}
+
+pub(super) fn markdown(setting: &Setting, outcomes: &[Outcome]) -> String {
+    let head = "| model | size | params | backend | threads | test | t/s | bytes/token | GB/s | peak memory |\n\
+                | --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n";
+    let mut text = head.to_owned();
+    for outcome in outcomes {
+        let (speed, deviation) = mean_and_deviation(&outcome.tokens_per_second());
+        let or_dash = |cell: Option<String>| cell.unwrap_or_else(|| "-".to_owned());
+        let cells = [
+            setting.model_type.clone(),
+            size(setting.model_bytes),
+            count(setting.n_parameters),
+            setting.device.to_owned(),
+            setting.n_threads.to_string(),
+            outcome.test.name(),
+            format!("{speed:.2} ± {deviation:.2}"),
+            or_dash(outcome.bytes_per_token.map(|bytes| bytes.to_string())),
+            or_dash(outcome.gigabytes_per_second().map(|rate| format!("{rate:.2}"))),
+            or_dash(outcome.peak_bytes.map(size)),
+        ];
+        text += &format!("| {} |\n", cells.join(" | "));
+    }
+    text
+}
+
+pub(super) fn json(setting: &Setting, outcomes: &[Outcome]) -> Vec<Map<String, Value>> {
+    outcomes.iter().map(|outcome| record(setting, outcome)).collect()
+}
+
+/// llama-bench's fields without the samples, quoted, and ours.
+pub(super) fn csv(setting: &Setting, outcomes: &[Outcome]) -> String {
+    let line = |cells: &mut dyn Iterator<Item = String>| {
+        let cells: Vec<String> = cells.map(|cell| format!("\"{}\"", cell.replace('"', "\"\""))).collect();
+        cells.join(",") + "\n"
+    };
+    let mut text = String::new();
+    for outcome in outcomes {
+        let record = record(setting, outcome);
+        let fields: Vec<_> = record.iter().filter(|(_, value)| !value.is_array()).collect();
+        if text.is_empty() {
+            text += &line(&mut fields.iter().map(|(name, _)| (*name).clone()));
+        }
+        text += &line(&mut fields.iter().map(|(_, value)| match value {
+            Value::Null => String::new(),
+            value => value.as_str().map_or_else(|| value.to_string(), str::to_owned),
+        }));
+    }
+    text
+}
+
+fn record(setting: &Setting, outcome: &Outcome) -> Map<String, Value> {
+    let (samples_ns, samples_ts) = (outcome.nanoseconds(), outcome.tokens_per_second());
+    let (avg_ns, stddev_ns) = mean_and_deviation(&samples_ns);
+    let (avg_ts, stddev_ts) = mean_and_deviation(&samples_ts);
+    let fields = [
+        ("build_commit", json!(env!("CARGO_PKG_VERSION"))),
+        ("cpu_info", json!(cpu_name())),
+        ("gpu_info", json!("")),
+        ("backends", json!(setting.device)),
+        ("model_filename", json!(setting.model_filename)),
+        ("model_type", json!(setting.model_type)),
+        ("model_size", json!(setting.model_bytes)),
+        ("model_n_params", json!(setting.n_parameters)),
+        ("n_batch", json!(setting.chunk)),
+        ("n_ubatch", json!(setting.chunk)),
+        ("n_threads", json!(setting.n_threads)),
+        ("type_k", json!(setting.kv_type)),
+        ("type_v", json!(setting.kv_type)),
+        ("n_prompt", json!(outcome.test.n_prompt)),
+        ("n_gen", json!(outcome.test.n_gen)),
+        ("n_depth", json!(0)),
+        ("test_time", json!(strftime("%Y-%m-%dT%H:%M:%SZ", outcome.unix_seconds).ok())),
+        ("avg_ns", json!(avg_ns.round() as u64)),
+        ("stddev_ns", json!(stddev_ns.round() as u64)),
+        ("avg_ts", json!(avg_ts)),
+        ("stddev_ts", json!(stddev_ts)),
+        ("samples_ns", samples_ns.iter().map(|ns| ns.round() as u64).collect()),
+        ("samples_ts", samples_ts.into()),
+        ("test", json!(outcome.test.name())),
+        ("bytes_per_token", json!(outcome.bytes_per_token)),
+        ("gb_per_second", json!(outcome.gigabytes_per_second())),
+        ("peak_memory_bytes", json!(outcome.peak_bytes)),
+    ];
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// The processor's name, empty where the system does not tell.
+fn cpu_name() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("model name"));
+    line.and_then(|line| line.split_once(':')).map_or_else(String::new, |(_, name)| name.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deviation_is_that_of_a_sample() {
+        assert_eq!(mean_and_deviation(&[1.0, 3.0]), (2.0, 2.0_f64.sqrt()));
+        assert_eq!(mean_and_deviation(&[5.0]), (5.0, 0.0));
+    }
+}

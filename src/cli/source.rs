@@ -1,0 +1,142 @@
+//! Where the model, its tokenizer and the prompt come from.
+
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use crate::gguf::Gguf;
+use crate::inference::{InferError, LoadOptions, Model, open_tokenizer};
+use crate::model::{ModelConfig, Slot, schema};
+use crate::tokenizer::{EncodeOptions, Tokenizer};
+
+use super::args::{ModelArgs, PromptArgs};
+use super::error::CliError;
+use super::progress;
+
+/// An opened model file.
+pub(super) struct ModelFile {
+    pub gguf: Gguf,
+    /// Its path, for messages.
+    pub path: PathBuf,
+    tokenizer: Option<PathBuf>,
+}
+
+impl ModelFile {
+    pub(super) fn open(args: &ModelArgs) -> Result<Self, CliError> {
+        let path = args.model.clone().ok_or(CliError::NoPrompt)?;
+        let gguf = Gguf::open(&path).map_err(|error| InferError::of_model(&path, error))?;
+        Ok(Self { gguf, path, tokenizer: args.tokenizer.clone() })
+    }
+
+    /// What the file says of the model.
+    pub(super) fn config(&self) -> Result<ModelConfig, InferError> {
+        ModelConfig::from_gguf(&self.gguf).map_err(|error| InferError::of_model(&self.path, error))
+    }
+
+    /// The tokenizer asked for, or the file's own.
+    pub(super) fn tokenizer(&self) -> Result<Tokenizer, CliError> {
+        Ok(match &self.tokenizer {
+            Some(path) => open_tokenizer(path)?,
+            None => Tokenizer::from_metadata(self.gguf.metadata()).map_err(InferError::from)?,
+        })
+    }
+
+    /// Loads the model, with a progress bar.
+    pub(super) fn load(&self, options: &LoadOptions) -> Result<Model, CliError> {
+        Ok(Model::load_from(&self.gguf, &self.path, options, &mut progress::bar("loading"))?)
+    }
+
+    /// Bytes of weights that one generated token reads: all, but of an embedding that is not the output too, one row.
+    pub(super) fn weight_bytes_per_token(&self, config: &ModelConfig) -> Result<u64, InferError> {
+        let mut bytes = 0;
+        for spec in schema(config) {
+            let tensor =
+                spec.find(&self.gguf).map_err(|error| InferError::of_model(&self.path, error))?;
+            let is_looked_up = spec.slot == Slot::TokenEmbedding && !config.tied_output;
+            bytes += if is_looked_up { tensor.n_bytes / tensor.n_rows().max(1) } else { tensor.n_bytes };
+        }
+        Ok(bytes)
+    }
+}
+
+/// The tokens of a prompt; `tokenizer` is asked for where it is text.
+pub(super) fn prompt_ids(
+    args: &PromptArgs,
+    tokenizer: impl FnOnce() -> Result<Tokenizer, CliError>,
+) -> Result<Vec<u32>, CliError> {
+    if let Some(tokens) = &args.tokens {
+        return Ok(tokens.clone());
+    }
+    let text = text(args.prompt.as_deref(), args.file.as_deref())?;
+    if text.is_empty() {
+        return Err(InferError::EmptyPrompt.into());
+    }
+    Ok(tokenizer()?.encode(&text, EncodeOptions::default()).map_err(InferError::from)?)
+}
+
+/// A text that is given, in a file, or piped to stdin; as it is, with nothing trimmed.
+pub(super) fn text(given: Option<&str>, file: Option<&Path>) -> Result<String, CliError> {
+    let is_stdin = given == Some("-") || file == Some(Path::new("-"));
+    match (given, file) {
+        (Some(text), _) if !is_stdin => Ok(text.to_owned()),
+        (_, Some(path)) if !is_stdin => {
+            let bytes = std::fs::read(path)
+                .map_err(|source| CliError::Read { path: path.to_owned(), source })?;
+            utf8(bytes, path)
+        }
+        (None, None) if std::io::stdin().is_terminal() => Err(CliError::NoPrompt),
+        _ => {
+            let (path, mut bytes) = (Path::new("stdin"), Vec::new());
+            std::io::stdin()
+                .read_to_end(&mut bytes)
+                .map_err(|source| CliError::Read { path: path.to_owned(), source })?;
+            utf8(bytes, path)
+        }
+    }
+}
+
+fn utf8(bytes: Vec<u8>, path: &Path) -> Result<String, CliError> {
+    String::from_utf8(bytes).map_err(|error| CliError::NotUtf8 {
+        path: path.to_owned(),
+        offset: error.utf8_error().valid_up_to(),
+    })
+}
+
+/// The context to load: the one asked for, else what prompt and reply need, at most the model's own. Without a bound
+/// on the reply that is [`LoadOptions::DEFAULT_CONTEXT`], or twice the prompt where that is more.
+pub(super) fn context(
+    own: usize,
+    asked: Option<usize>,
+    prompt: usize,
+    reply: Option<usize>,
+) -> Result<usize, CliError> {
+    let needed = match reply {
+        Some(reply) => prompt.saturating_add(reply),
+        None => LoadOptions::DEFAULT_CONTEXT.max(prompt.saturating_mul(2)),
+    };
+    let context = asked.unwrap_or(needed.min(own));
+    if context > own {
+        tracing::warn!("a context of {context} tokens is more than the {own} that the model was trained for");
+    }
+    if prompt > context {
+        return Err(InferError::ContextLengthExceeded { requested: prompt, max: context }.into());
+    }
+    Ok(context)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_context_is_what_is_needed() {
+        let context = |own, asked, prompt, reply| context(own, asked, prompt, reply).ok();
+        assert_eq!(context(2048, None, 7, Some(32)), Some(39));
+        assert_eq!(context(2048, None, 2000, Some(100)), Some(2048));
+        assert_eq!(context(2048, None, 7, None), Some(2048));
+        assert_eq!(context(131_072, None, 7, None), Some(4096));
+        assert_eq!(context(131_072, None, 4000, None), Some(8000));
+        assert_eq!(context(2048, Some(4096), 7, None), Some(4096));
+        assert_eq!(context(2048, Some(6), 7, None), None);
+        assert_eq!(context(2048, None, 2049, Some(1)), None);
+    }
+}
