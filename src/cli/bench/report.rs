@@ -2,7 +2,6 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::gguf::Metadata;
 use crate::inference::{InferError, LoadOptions};
 use crate::model::ModelConfig;
 use crate::synth::MIXES;
