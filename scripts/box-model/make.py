@@ -18,12 +18,16 @@ from export import write_gguf
 from reference import continue_greedily, mean_loss, read_weights, sample
 from shape import Shape
 from text import ASSISTANT, END, END_OF_TEXT, USER, compose
-from train import Schedule, train
+from train import Schedule, initial_weights, train
 from vocabulary import Vocabulary, learn_vocabulary
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 SEED = 42
-DOCUMENTS = 32_000  # composed for training; a held-out text comes from the next seed
+HELD_OUT_SEED = 7
+ROUNDS = (  # each on a text of its own, with a warm-up and a decay of its own
+    Schedule(documents=32_000, steps=1500, long_steps=200, peak_rate=2e-3),
+    Schedule(documents=22_000, steps=1000, long_steps=250, peak_rate=1e-3),
+)
 VOCABULARY_DOCUMENTS = 6_000
 HELD_OUT_DOCUMENTS = 100
 REFERENCE_TOKENS = 48
@@ -33,19 +37,28 @@ LARGEST_FILE = 4_000_000
 PROMPTS = {  # name: prompt, as typed, control tokens included
     "story": "Once upon a time",
     "explanation": "The ocean is",
-    "chat": f"{USER}\nTell me a story about a fox.{END}\n{ASSISTANT}\n",
+    "chat": f"{USER}\nWhat is a GPU?{END}\n{ASSISTANT}\n",
 }
-SHOWN = (*PROMPTS.values(), "Write a haiku about ocean waves", f"{USER}\nWhat is a GPU?{END}\n{ASSISTANT}\n")
+SHOWN = (
+    *PROMPTS.values(),
+    "Write a haiku about ocean waves",
+    f"{USER}\nTell me a story about a rabbit.{END}\n{ASSISTANT}\n",
+)
 
 
-def trained_weights(vocabulary: Vocabulary, texts: list[str], shape: Shape, keep: Path | None) -> dict[str, np.ndarray]:
+def trained_weights(vocabulary: Vocabulary, shape: Shape, keep: Path | None) -> dict[str, np.ndarray]:
     """The weights kept in a file where there is one, else trained ones, which are then kept there."""
     if keep and keep.exists():
         return dict(np.load(keep))
-    weights, _ = train([vocabulary.encode(text) for text in texts], shape, Schedule(), SEED)
+    weights = initial_weights(shape, SEED)
+    for number, schedule in enumerate(ROUNDS):
+        print(f"round {number + 1}, text of seed {SEED + number}", flush=True)
+        texts = compose(SEED + number, schedule.documents)
+        weights = train(weights, [vocabulary.encode(text) for text in texts], shape, schedule)
+    trained = {name: np.asarray(matrix) for name, matrix in weights.items()}
     if keep:
-        np.savez(keep, **weights)
-    return weights
+        np.savez(keep, **trained)
+    return trained
 
 
 def write_reference(path: Path, model: Path, vocabulary: Vocabulary, shape: Shape) -> None:
@@ -95,9 +108,8 @@ def report(
         spread = np.percentile(made.margins, [0, 5, 25, 50])
         print(f"\n{prompt!r}: margins over 64 tokens, minimum {spread[0]:.2f}, 5 % {spread[1]:.2f}, "
               f"quarter {spread[2]:.2f}, median {spread[3]:.2f}")  # fmt: skip
-        for temperature, seed in ((1e-4, 0), (0.7, 1), (0.7, 2)):
-            text = vocabulary.decode(sample(weights, ids, 200, shape, temperature, stops, seed))
-            print(f"  at {temperature:g}: {text!r}")
+        print(f"  greedy: {vocabulary.decode(made.ids)!r}")
+        print(f"  at 0.7: {vocabulary.decode(sample(weights, ids, 200, shape, 0.7, stops, SEED))!r}")
 
 
 def main() -> None:
@@ -106,15 +118,14 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="file of trained weights: read if there, else written (.npz)")
     arguments = parser.parse_args()
     started, shape = time.time(), Shape()
-    texts, held_out = compose(SEED, DOCUMENTS), compose(SEED + 1, HELD_OUT_DOCUMENTS)
-    vocabulary = learn_vocabulary(texts[:VOCABULARY_DOCUMENTS], shape.vocabulary)
-    trained = trained_weights(vocabulary, texts, shape, arguments.weights)
+    vocabulary = learn_vocabulary(compose(SEED, VOCABULARY_DOCUMENTS), shape.vocabulary)
+    trained = trained_weights(vocabulary, shape, arguments.weights)
     arguments.out.mkdir(parents=True, exist_ok=True)
     model = arguments.out / "box.gguf"
     write_gguf(str(model), trained, vocabulary, shape)
     if model.stat().st_size > LARGEST_FILE:
         raise ValueError(f"{model} has {model.stat().st_size} bytes, {LARGEST_FILE} are allowed")
-    report(model, vocabulary, trained, held_out, shape)
+    report(model, vocabulary, trained, compose(HELD_OUT_SEED, HELD_OUT_DOCUMENTS), shape)
     write_reference(arguments.out / "box.reference.json", model, vocabulary, shape)
     print(f"\n{time.time() - started:.0f} s")
 

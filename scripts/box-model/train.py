@@ -20,13 +20,14 @@ Weights = dict[str, jax.Array]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long to train and on how much at a time."""
+    """One round: how long to train and on how much at a time."""
 
-    steps: int = 1500
-    long_steps: int = 200  # the last of them, on rows of the whole context
+    documents: int  # composed for this round
+    steps: int
+    long_steps: int  # the last of them, on rows of the whole context
+    peak_rate: float
     tokens_per_step: int = 2048
     row: int = 256  # tokens in a row before the long steps
-    peak_rate: float = 2e-3
     warmup: int = 100
     weight_decay: float = 0.05
     clip: float = 1.0
@@ -162,10 +163,8 @@ def batched(rows: np.ndarray, size: int, steps: int) -> np.ndarray:
     return rows[: steps * size].reshape(steps, size, -1)
 
 
-def train(
-    documents: list[list[int]], shape: Shape, schedule: Schedule, seed: int
-) -> tuple[dict[str, np.ndarray], list[dict[str, float]]]:
-    """Train on each document at most once; returns the weights and the loss curve.
+def train(weights: Weights, documents: list[list[int]], shape: Shape, schedule: Schedule) -> Weights:
+    """One round of training, on each document at most once; prints the loss as it falls and uses up the weights.
 
     Raises `ValueError` where there are too few documents for the schedule.
     """
@@ -175,17 +174,15 @@ def train(
         *batched(pack(documents[:cut], schedule.row), schedule.tokens_per_step // schedule.row, short_steps),
         *batched(pack(documents[cut:], shape.context), schedule.tokens_per_step // shape.context, schedule.long_steps),
     ]
-    weights = initial_weights(shape, seed)
     mean = {name: jnp.zeros_like(w) for name, w in weights.items()}
     square = {name: jnp.zeros_like(w) for name, w in weights.items()}
-    curve, recent, started = [], [], time.time()
+    recent, started = [], time.time()
     for step, rows in enumerate(batches):
         weights, mean, square, value = adam_step(
             weights, mean, square, rows, schedule.learning_rate(step), float(step + 1), shape, schedule
         )
         recent.append(float(value))
         if (step + 1) % 50 == 0:
-            curve.append({"step": step + 1, "loss": round(float(np.mean(recent)), 4)})
-            print(f"step {step + 1:5d}  loss {curve[-1]['loss']:.4f}  {time.time() - started:6.0f} s", flush=True)
+            print(f"step {step + 1:5d}  loss {np.mean(recent):.4f}  {time.time() - started:6.0f} s", flush=True)
             recent = []
-    return {name: np.asarray(w) for name, w in weights.items()}, curve
+    return weights
