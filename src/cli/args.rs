@@ -166,7 +166,7 @@ impl SamplingArgs {
     pub(super) fn needs_seed(&self) -> bool {
         self.temp != 0.0 && self.seed.0.is_none()
     }
-    /// The sampler, with `drawn` for the seed where none was given.
+    /// The sampler, with `drawn` for the seed where none is given.
     pub(super) fn config(&self, drawn: u64) -> SamplerConfig {
         SamplerConfig {
             temperature: self.temp,

@@ -22,9 +22,10 @@ pub(super) struct Replier {
 impl Replier {
     /// Checks the parameters, draws a seed where one is needed, and takes Ctrl-C over.
     pub(super) fn new(args: &ReplyArgs) -> Result<Self, CliError> {
-        let sampler = args.sampling.config(random_seed());
+        let needs_seed = args.sampling.needs_seed();
+        let sampler = args.sampling.config(if needs_seed { random_seed() } else { 0 });
         sampler.validate().map_err(InferError::from)?;
-        if args.sampling.needs_seed() {
+        if needs_seed {
             note(format_args!("seed {0} (-s {0} repeats this)", sampler.seed));
         }
         let interrupt = Interrupt::install();
@@ -53,8 +54,7 @@ impl Replier {
                 self.options.cancel.cancel();
             }
         };
-        let (generation, was_interrupted) =
-            self.interrupt.during(|| generate(&self.options, &mut on_text));
+        let (generation, was_interrupted) = self.interrupt.during(|| generate(&self.options, &mut on_text));
         if let Some(failure) = failure {
             return Err(failure);
         }

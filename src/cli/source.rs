@@ -10,9 +10,13 @@ use crate::tokenizer::{EncodeOptions, Tokenizer};
 
 use super::args::{ModelArgs, PromptArgs};
 use super::error::CliError;
+use super::output::note;
 use super::progress;
 
-/// An opened model file.
+/// A small model that writes simple stories, so that the command does something without a download.
+static BOX: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/box.gguf"));
+
+/// An opened model file, or the model in the box.
 pub(super) struct ModelFile {
     pub gguf: Gguf,
     /// Its path, for messages.
@@ -22,8 +26,14 @@ pub(super) struct ModelFile {
 
 impl ModelFile {
     pub(super) fn open(args: &ModelArgs) -> Result<Self, CliError> {
-        let path = args.model.clone().ok_or(CliError::NoPrompt)?;
-        let gguf = Gguf::open(&path).map_err(|error| InferError::of_model(&path, error))?;
+        let (path, opened) = match &args.model {
+            Some(path) => (path.clone(), Gguf::open(path)),
+            None => {
+                note("no -m: using the model in the box");
+                (PathBuf::from("the model in the box"), Gguf::from_bytes(BOX.to_vec()))
+            }
+        };
+        let gguf = opened.map_err(|error| InferError::of_model(&path, error))?;
         Ok(Self { gguf, path, tokenizer: args.tokenizer.clone() })
     }
 
@@ -49,8 +59,7 @@ impl ModelFile {
     pub(super) fn weight_bytes_per_token(&self, config: &ModelConfig) -> Result<u64, InferError> {
         let mut bytes = 0;
         for spec in schema(config) {
-            let tensor =
-                spec.find(&self.gguf).map_err(|error| InferError::of_model(&self.path, error))?;
+            let tensor = spec.find(&self.gguf).map_err(|error| InferError::of_model(&self.path, error))?;
             let is_looked_up = spec.slot == Slot::TokenEmbedding && !config.tied_output;
             bytes += if is_looked_up { tensor.n_bytes / tensor.n_rows().max(1) } else { tensor.n_bytes };
         }
@@ -79,8 +88,8 @@ pub(super) fn text(given: Option<&str>, file: Option<&Path>) -> Result<String, C
     match (given, file) {
         (Some(text), _) if !is_stdin => Ok(text.to_owned()),
         (_, Some(path)) if !is_stdin => {
-            let bytes = std::fs::read(path)
-                .map_err(|source| CliError::Read { path: path.to_owned(), source })?;
+            let bytes =
+                std::fs::read(path).map_err(|source| CliError::Read { path: path.to_owned(), source })?;
             utf8(bytes, path)
         }
         (None, None) if std::io::stdin().is_terminal() => Err(CliError::NoPrompt),

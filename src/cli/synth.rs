@@ -21,8 +21,7 @@ pub(super) fn run(args: &SynthArgs) -> Result<(), CliError> {
 fn list() -> Result<(), CliError> {
     let models = CATALOG.iter().flat_map(|row| [row.name.to_owned(), format!("tiny-{}", row.name)]);
     let mixes = MIXES.iter().map(|row| row.name.to_lowercase());
-    let lines = |names: &mut dyn Iterator<Item = String>| {
-        names.map(|name| format!("  {name}\n")).collect::<String>()
-    };
+    let lines =
+        |names: &mut dyn Iterator<Item = String>| names.map(|name| format!("  {name}\n")).collect::<String>();
     print(format!("models\n{}formats\n{}", lines(&mut { models }), lines(&mut { mixes })))
 }

@@ -1,4 +1,5 @@
 //! What several test binaries share.
 #![allow(dead_code)]
 
+pub mod command;
 pub mod golden;
