@@ -27,7 +27,11 @@ fn projection(format: Format) -> Projection<HostDevice> {
 fn rows(n_rows: usize) -> Rows<HostDevice> {
     let bytes = (n_rows * padded_width(WIDTH) * 4) as u64;
     let mut rows = Rows { values: Region::allocate(&HostDevice, bytes).unwrap().typed(), width: WIDTH };
-    rows.values.as_mut_slice().iter_mut().enumerate().for_each(|(i, x): (usize, &mut f32)| *x = (i % 7) as f32);
+    rows.values
+        .as_mut_slice()
+        .iter_mut()
+        .enumerate()
+        .for_each(|(i, x): (usize, &mut f32)| *x = (i % 7) as f32);
     rows
 }
 

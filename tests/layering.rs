@@ -20,7 +20,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "inference",
         &[
-            "device", "forward", "gguf", "kv_cache", "memory", "model", "ops", "quant", "sampler", "tokenizer",
+            "device",
+            "forward",
+            "gguf",
+            "kv_cache",
+            "memory",
+            "model",
+            "ops",
+            "quant",
+            "sampler",
+            "tokenizer",
             "weights",
         ],
     ),

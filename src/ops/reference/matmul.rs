@@ -19,8 +19,6 @@ const PANEL_ROWS: usize = 32;
 const PANEL_COLUMNS: usize = 64 * LANES;
 /// Tokens up to which weights are not unpacked into a panel.
 const FEW_TOKENS: usize = 4;
-/// Columns that the kernel for few tokens takes of one row before it goes to the next.
-const STEP_COLUMNS: usize = 256;
 /// Weight rows that the kernel for few tokens works on at a time, to hide the latency of additions.
 const STEP_ROWS: usize = 4;
 /// Most tokens of a panel tile.
@@ -122,28 +120,32 @@ impl<'a> Panel<'a> {
 }
 
 /// Multiplies weights as they come and adds to one sum for each token.
-struct Dot<'a, F, const T: usize> {
+struct Dot<'a, S: Simd, const T: usize> {
+    simd: S,
+    /// The activations that the unit's weights meet.
     x: [&'a [[f32; LANES]]; T],
-    sums: &'a mut [F; T],
+    sums: [S::F; T],
 }
 
-impl<S: Simd, const T: usize> Sink<S> for (S, Dot<'_, S::F, T>) {
+impl<S: Simd, const T: usize> Sink<S> for Dot<'_, S, T> {
     #[inline(always)]
     fn push(&mut self, index: usize, weights: S::F) {
-        let (simd, dot) = self;
-        for t in 0..T {
-            dot.sums[t] = simd.mul_add(weights, simd.load(&dot.x[t][index]), dot.sums[t]);
+        for (sum, x) in self.sums.iter_mut().zip(self.x) {
+            *sum = self.simd.mul_add(weights, self.simd.load(&x[index]), *sum);
         }
     }
 }
 
 /// Stores weights as they come.
-struct Store<'a>(&'a mut [[f32; LANES]]);
+struct Store<'a, S> {
+    simd: S,
+    into: &'a mut [[f32; LANES]],
+}
 
-impl<S: Simd> Sink<S> for (S, Store<'_>) {
+impl<S: Simd> Sink<S> for Store<'_, S> {
     #[inline(always)]
     fn push(&mut self, index: usize, weights: S::F) {
-        self.0.store(weights, &mut self.1.0[index]);
+        self.simd.store(weights, &mut self.into[index]);
     }
 }
 
@@ -157,7 +159,9 @@ impl<B: Unpack> Kernel for UnpackRow<'_, B> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        B::unpack(simd, self.row, 0, &mut (simd, Store(self.into)));
+        for (unit, into) in self.row.chunks(B::UNIT).zip(self.into.chunks_exact_mut(B::VECTORS)) {
+            B::unpack(simd, unit, &mut Store { simd, into });
+        }
     }
 }
 
@@ -184,21 +188,22 @@ impl<B: Unpack> FewTokens<'_, B> {
         let Panel { product, n_rows, .. } = self.panel;
         let x = self.panel.tokens::<T>(0);
         let blocks_per_row = product.n_cols / B::ELEMENTS;
-        let step = (STEP_COLUMNS / B::ELEMENTS).max(1);
         for row in (0..n_rows).step_by(STEP_ROWS) {
             let n = STEP_ROWS.min(n_rows - row);
-            let mut sums = [[simd.splat(0.0); T]; STEP_ROWS];
-            let mut rest: [&[B]; STEP_ROWS] = std::array::from_fn(|i| {
+            // Rows beyond the last repeat it; their results are not kept.
+            let rows: [&[B]; STEP_ROWS] = std::array::from_fn(|i| {
                 &self.blocks[(row + i.min(n - 1)) * blocks_per_row..][..blocks_per_row]
             });
-            let mut at = 0;
-            while !rest[0].is_empty() {
-                for (rest, sums) in rest.iter_mut().zip(&mut sums) {
-                    let (blocks, left) = rest.split_at(step.min(rest.len()));
-                    *rest = left;
-                    B::unpack(simd, blocks, at, &mut (simd, Dot { x, sums }));
+            let mut sums = [[simd.splat(0.0); T]; STEP_ROWS];
+            for from in (0..blocks_per_row).step_by(B::UNIT) {
+                let to = blocks_per_row.min(from + B::UNIT);
+                let at = from / B::UNIT * B::VECTORS;
+                let x = x.map(|x| &x[at..at + B::VECTORS]);
+                for i in 0..STEP_ROWS {
+                    let mut dot = Dot { simd, x, sums: sums[i] };
+                    B::unpack(simd, &rows[i][from..to], &mut dot);
+                    sums[i] = dot.sums;
                 }
-                at += step * B::ELEMENTS / LANES;
             }
             for (i, sums) in sums.iter().enumerate().take(n) {
                 for (t, sum) in sums.iter().enumerate().take(product.n_tokens) {
@@ -221,7 +226,7 @@ struct ManyTokens<'a> {
 impl Kernel for ManyTokens<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
+    fn run<S: Simd>(mut self, simd: S) {
         match (S::TILE, self.panel.product.n_tokens) {
             (_, 1) => self.tiles::<S, 4, 1>(simd),
             (Tile::Large, _) => self.tiles::<S, 4, TILE_TOKENS>(simd),
@@ -232,10 +237,11 @@ impl Kernel for ManyTokens<'_> {
 
 impl ManyTokens<'_> {
     #[inline(always)]
-    fn tiles<S: Simd, const R: usize, const T: usize>(self, simd: S) {
+    fn tiles<S: Simd, const R: usize, const T: usize>(&mut self, simd: S) {
         let Panel { product, n_rows, .. } = self.panel;
         let vectors = product.stride() / LANES;
-        let sums = &mut self.sums[..n_rows.next_multiple_of(R) * T];
+        let sums = std::mem::take(&mut self.sums);
+        let sums = &mut sums[..n_rows.next_multiple_of(R) * T];
         for token in (0..product.n_tokens).step_by(T) {
             let x = self.panel.tokens::<T>(token);
             for from in (0..vectors).step_by(PANEL_COLUMNS / LANES) {
@@ -249,10 +255,23 @@ impl ManyTokens<'_> {
                     tile_product::<S, R, T>(simd, rows, x, sums, from == 0);
                 }
             }
-            for row in 0..n_rows {
-                let sums = sums[row * T..][..T].iter().take(product.n_tokens - token);
-                for (t, sum) in sums.enumerate() {
-                    self.panel.finish(row, token + t, simd.sum(simd.load(sum)));
+            self.finish::<S, T>(simd, sums, token);
+        }
+    }
+
+    /// Folds the lanes of all sums of T tokens, sixteen sums at a time, and writes the results.
+    #[inline(always)]
+    fn finish<S: Simd, const T: usize>(&self, simd: S, sums: &[[f32; LANES]], token: usize) {
+        let n_tokens = T.min(self.panel.product.n_tokens - token);
+        for (i, sums) in sums.chunks(LANES).enumerate() {
+            let vectors: [S::F; LANES] =
+                std::array::from_fn(|j| simd.load(sums.get(j).unwrap_or(&[0.0; LANES])));
+            let mut results = [0.0; LANES];
+            simd.store(simd.sums(&vectors), &mut results);
+            for (j, &result) in results.iter().enumerate().take(sums.len()) {
+                let (row, t) = ((i * LANES + j) / T, (i * LANES + j) % T);
+                if row < self.panel.n_rows && t < n_tokens {
+                    self.panel.finish(row, token + t, result);
                 }
             }
         }
