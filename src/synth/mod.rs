@@ -35,7 +35,7 @@ use data::{Pools, vector};
 use random::Key;
 
 /// Bytes of a tensor that are made before they are written.
-const PIECE_BYTES: usize = 8 << 20;
+const PIECE_BYTES: usize = 2 << 20;
 
 /// What to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
