@@ -1,5 +1,8 @@
 //! Synthetic files: usable models, in the formats of llama.cpp's mixes, the same bytes for the same seed.
 
+// Clippy's exception for tests does not reach their helpers.
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
