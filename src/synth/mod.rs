@@ -60,7 +60,7 @@ pub struct SynthReport {
 /// The metadata and the tensor table of a synthetic file.
 ///
 /// # Errors
-/// As for [`write`], except those of the disk and of formats that cannot be written.
+/// As for [`fn@write`], except those of the disk and of formats that cannot be written.
 pub fn layout(config: &ModelConfig, mix: Mix) -> Result<GgufWriter, SynthError> {
     let mut writer = GgufWriter::new();
     *writer.metadata_mut() = metadata::metadata(config, mix)?;
