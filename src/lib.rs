@@ -12,6 +12,7 @@
 //! | 3 | [`memory`] | the plan and the arena |
 //! | 3 | [`ops`] | the operations of a transformer layer |
 //! | 4 | [`weights`], [`kv_cache`] | typed structs over arena regions |
+//! | 4 | [`synth`] | complete files of random weights |
 //! | 5 | [`forward`], [`sampler`] | the layer, written once; seeded sampling |
 //! | 6 | [`inference`] | adapters, factory, generation loop |
 //! | 7 | `cli` | the command |
@@ -29,6 +30,8 @@ pub mod ops;
 
 pub mod kv_cache;
 pub mod weights;
+
+pub mod synth;
 
 pub mod forward;
 pub mod sampler;
