@@ -26,3 +26,16 @@ pub mod tokenizer;
 
 pub mod memory;
 pub mod ops;
+
+pub mod kv_cache;
+pub mod weights;
+
+pub mod forward;
+pub mod sampler;
+
+pub mod inference;
+pub mod models;
+
+pub use device::allocated_bytes as get_vram_usage;
+pub use inference::{InferError, Inference};
+pub use inference::{Llama, Llama31, Phi3, Phi4, Qwen2, Qwen3, SmolLm2};

@@ -1,1 +1,96 @@
-//! device.
+//! Memory of a device, knowing no operation: allocate, upload, download, ask what there is.
+//!
+//! [`Region`] is an owned range of one allocation and can only be split, so two regions never overlap and a
+//! `&mut` to one is exclusive. [`Buffer`] is a region read as elements of one type.
+
+mod buffer;
+mod host;
+
+pub use buffer::{Buffer, Region, allocated_bytes, allocations_made};
+pub use host::HostDevice;
+
+use thiserror::Error;
+
+/// Every region starts at a multiple of this many bytes: a cache line pair, and what a 16-byte vector load or a
+/// bulk copy on any GPU is content with.
+pub const REGION_ALIGNMENT: u64 = 256;
+
+/// The largest piece in which a file is read into a device's memory.
+pub const STAGING_BYTES: u64 = 8 << 20;
+
+/// What a device says of its memory, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryInfo {
+    /// Bytes that an allocation could have now.
+    pub available: u64,
+    /// Bytes that the device has.
+    pub total: u64,
+}
+
+/// What can go wrong on a device.
+#[derive(Debug, Error)]
+pub enum DeviceError {
+    /// The device refused an allocation. Nothing was lost; the process can go on.
+    #[error("{device} could not allocate {requested} bytes ({available} available)")]
+    OutOfMemory {
+        /// The device's name.
+        device: String,
+        /// Bytes asked for.
+        requested: u64,
+        /// Bytes that the device said it had.
+        available: u64,
+    },
+    /// A copy did not fit the region it names.
+    #[error("a copy of {bytes} bytes at offset {offset} does not fit a region of {region} bytes")]
+    CopyOutOfRange {
+        /// First byte.
+        offset: u64,
+        /// Length of the copy.
+        bytes: u64,
+        /// Length of the region.
+        region: u64,
+    },
+    /// A region was asked for more than it holds.
+    #[error("{requested} bytes do not fit the {available} bytes left of an allocation")]
+    RegionExhausted {
+        /// Bytes asked for.
+        requested: u64,
+        /// Bytes left.
+        available: u64,
+    },
+}
+
+/// A device's memory. An allocation is zeroed and lives until it is dropped.
+pub trait Device: Clone + Send + Sync + 'static {
+    /// An owned piece of the device's memory.
+    type Allocation: Send + Sync + 'static;
+    /// The device as users name it, such as `cpu` or `cuda:0`.
+    fn name(&self) -> String;
+    /// What is there and what is free; `None` where the system does not tell.
+    fn memory_info(&self) -> Result<Option<MemoryInfo>, DeviceError>;
+    /// `bytes` zeroed bytes, aligned to [`REGION_ALIGNMENT`].
+    fn allocate(&self, bytes: u64) -> Result<Self::Allocation, DeviceError>;
+    /// The address of the allocation's first byte, as kernels see it.
+    fn address(&self, allocation: &Self::Allocation) -> u64;
+    /// Copies bytes into a region.
+    fn upload(&self, bytes: &[u8], into: &mut Region<Self>, offset: u64) -> Result<(), DeviceError>;
+    /// Fills a region with what `read(offset, bytes)` delivers piece by piece, in order; pieces are at most
+    /// [`STAGING_BYTES`] long. A device whose memory the host can write has `read` write there directly.
+    fn fill<E: From<DeviceError>>(
+        &self,
+        into: &mut Region<Self>,
+        mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut staging = vec![0; STAGING_BYTES.min(into.bytes()) as usize];
+        let mut offset = 0;
+        while offset < into.bytes() {
+            let piece = &mut staging[..STAGING_BYTES.min(into.bytes() - offset) as usize];
+            read(offset, piece)?;
+            into.upload(piece, offset)?;
+            offset += piece.len() as u64;
+        }
+        Ok(())
+    }
+    /// Copies bytes out of a region.
+    fn download(&self, from: &Region<Self>, offset: u64, into: &mut [u8]) -> Result<(), DeviceError>;
+}

@@ -83,14 +83,33 @@ impl<'a> Cursor<'a> {
     pub(super) fn u64(&mut self, what: &'static str) -> Result<u64, ReadFault> {
         self.array(what).map(u64::from_le_bytes)
     }
-    /// A length of 64 bits and as many bytes of UTF-8.
-    pub(super) fn string(&mut self, what: &'static str, limit: u64) -> Result<&'a str, ReadFault> {
-        let length = self.u64(what)?;
-        let length = within(what, length, limit)?;
-        let start = self.offset();
-        std::str::from_utf8(self.bytes(what, length)?).map_err(|error| ReadFault::InvalidUtf8 {
-            what,
-            offset: start.saturating_add(error.valid_up_to() as u64),
+    /// A length of 64 bits and as many bytes of text; `names` are those of the text and of its length, for messages.
+    pub(super) fn text(&mut self, names: [&'static str; 2], limit: u64) -> Result<Text<'a>, ReadFault> {
+        let [what, length_name] = names;
+        let length = self.u64(length_name)?;
+        let length = within(length_name, length, limit)?;
+        let offset = self.offset();
+        Ok(Text { what, offset, bytes: self.bytes(what, length)? })
+    }
+}
+
+/// Text in the file, not looked at yet, so that its length can be charged before it is copied.
+pub(super) struct Text<'a> {
+    what: &'static str,
+    offset: u64,
+    bytes: &'a [u8],
+}
+
+impl Text<'_> {
+    /// Bytes of the text.
+    pub(super) fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+    /// A copy, which is then checked: another process could change a mapped file between a check and a copy.
+    pub(super) fn into_string(self) -> Result<String, ReadFault> {
+        String::from_utf8(self.bytes.to_vec()).map_err(|error| ReadFault::InvalidUtf8 {
+            what: self.what,
+            offset: self.offset.saturating_add(error.utf8_error().valid_up_to() as u64),
         })
     }
 }

@@ -293,7 +293,7 @@ pub enum GgufError {
         found: [u8; 4],
     },
     /// A version that this crate does not read.
-    #[error("GGUF version {found} is not supported, expected 2 or 3; convert the model anew")]
+    #[error("GGUF version {found} is not supported, expected 2 or 3; convert the model to one of these")]
     Version {
         /// The version in the file.
         found: u32,

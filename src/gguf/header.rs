@@ -1,6 +1,6 @@
 //! The header of one file: magic, version, counts, metadata, tensor table.
 
-use super::cursor::{Cursor, ReadFault};
+use super::cursor::{Cursor, ReadFault, Text};
 use super::error::{GgufError, KeyFault, MetadataError, Place, TensorFault};
 use super::limits::{Budget, within};
 use super::metadata::{Metadata, MetadataValue};
@@ -74,19 +74,21 @@ fn read_entry(
     metadata: &mut Metadata,
 ) -> Result<(), GgufError> {
     let at_entry = |fault: ReadFault| fault.at(Place::Entry(index));
-    let key = cursor.string("key", MAX_KEY_BYTES).map_err(at_entry)?;
-    if key.is_empty() {
+    let key = cursor.text(["key", "key length"], MAX_KEY_BYTES).map_err(at_entry)?;
+    if key.len() == 0 {
         return Err(at_entry(ReadFault::Key(KeyFault::Empty)));
     }
-    let at_key = |fault: ReadFault| fault.at(Place::Value(key.to_owned()));
     // The map keeps the key twice, once in file order and once to find it.
-    let in_memory = key.len().saturating_add(size_of::<(String, MetadataValue)>()).saturating_mul(2);
-    budget.charge_metadata(in_memory as u64).map_err(|excess| at_key(excess.into()))?;
+    let in_memory = key.len().saturating_add(size_of::<(String, MetadataValue)>() as u64).saturating_mul(2);
+    budget.charge_metadata(in_memory).map_err(|excess| excess.at(Place::Entry(index)))?;
+    let key = key.into_string().map_err(at_entry)?;
+    let at_key = |fault: ReadFault| fault.at(Place::Value(key.clone()));
     let value = read_value(cursor, budget).map_err(at_key)?;
-    match metadata.set(key, value) {
-        None => Ok(()),
-        Some(_) => Err(at_key(ReadFault::Key(KeyFault::Duplicate))),
+    if metadata.get(&key).is_some() {
+        return Err(at_key(ReadFault::Key(KeyFault::Duplicate)));
     }
+    metadata.set(key, value);
+    Ok(())
 }
 
 /// `general.alignment`, which must be a power of two stored as a u32.
@@ -107,15 +109,18 @@ pub(super) fn alignment_of(metadata: &Metadata) -> Result<u64, MetadataError> {
 }
 
 fn read_tensor(cursor: &mut Cursor<'_>, index: u64) -> Result<Entry, GgufError> {
-    let name = cursor.string("name", MAX_NAME_BYTES).map_err(|fault| fault.at(Place::TensorEntry(index)))?;
-    let at_tensor = |fault: ReadFault| fault.at(Place::Tensor(name.to_owned()));
+    let name = cursor
+        .text(["name", "name length"], MAX_NAME_BYTES)
+        .and_then(Text::into_string)
+        .map_err(|fault| fault.at(Place::TensorEntry(index)))?;
+    let at_tensor = |fault: ReadFault| fault.at(Place::Tensor(name.clone()));
     let n_dims = cursor.u32("dimension count").map_err(at_tensor)?;
     if n_dims > MAX_DIMS {
         let fault = TensorFault::DimensionCount { found: n_dims };
-        return Err(GgufError::Tensor { name: name.to_owned(), fault });
+        return Err(GgufError::Tensor { name, fault });
     }
     let dims = (0..n_dims).map(|_| cursor.u64("dimension")).collect::<Result<_, _>>().map_err(at_tensor)?;
     let type_id = cursor.u32("type").map_err(at_tensor)?;
     let offset = cursor.u64("offset").map_err(at_tensor)?;
-    Ok(Entry { name: name.to_owned(), dims, type_id, offset })
+    Ok(Entry { name, dims, type_id, offset })
 }

@@ -55,7 +55,8 @@ impl FileBytes {
             Self::Owned(_) => None,
         }
     }
-    /// Copies bytes from a position without touching the map; answers how many the file still has, up to `into`'s length.
+    /// Copies bytes from a position without touching the map; answers how many the file still has, up to the length
+    /// of `into`.
     pub(super) fn read_at(&self, offset: u64, into: &mut [u8]) -> Result<usize, GgufError> {
         match self {
             Self::Mapped { path, file, .. } => read_full_at(file, offset, into)
@@ -74,15 +75,16 @@ impl FileBytes {
 
 /// Maps the first `n_bytes` of a file, read-only.
 ///
-/// What is not promised: that the file keeps its length and bytes. Nobody can promise it on today's systems. If another
-/// process cuts the file while it is mapped, touching a page past the new end is a bus error. Therefore only two things
-/// look at the map: the header reader, within milliseconds of the length being asked, after which all metadata is owned;
-/// and `Gguf::data`, whose callers accept it. Loaders use `Gguf::read_at`, where a cut file is an error.
+/// What is not promised: that the file keeps its length and bytes; no portable call can hold them. If another process
+/// cuts the file while it is mapped, touching a page past the new end is a bus error. Therefore only two things look at
+/// the map: the header reader, right after the length was asked, after which all metadata is owned; and `Gguf::data`,
+/// whose callers accept it. Loaders use `Gguf::read_at`, where a cut file is an error.
 fn map(file: &File, n_bytes: usize) -> io::Result<Mmap> {
-    // SAFETY: the map is read-only and private to this process, `n_bytes` is the file's length as the system just told
-    // it, and the `Mmap` owns the mapping, so no slice outlives it. The bytes are only ever read as `u8`, for which
-    // every value is valid, and nothing derived from them is trusted a second time: `validate` keeps its own copies of
-    // offsets and sizes. That nobody cuts or rewrites the file meanwhile is the limit stated above.
+    // SAFETY: the map is read-only, `n_bytes` is the file's length as the system just told it, and the `Mmap` owns the
+    // mapping, so no slice outlives it. The bytes are only ever read as `u8`, for which every value is valid. Nothing
+    // read from them is relied on after it could have changed: numbers are copied before they are compared, text is
+    // copied before it is checked, and `validate` keeps its own copies of offsets and sizes. That nobody cuts or
+    // rewrites the file meanwhile is the limit stated above.
     unsafe { MmapOptions::new().len(n_bytes).map(file) }
 }
 

@@ -104,9 +104,9 @@ pub(super) fn read_value(
     match cursor.u32("value type")? {
         BOOL => read_bool(cursor.array("value")?).map(MetadataValue::Bool),
         STRING => {
-            let text = cursor.string("string", budget.limits.string_bytes)?;
-            budget.charge_metadata(text.len() as u64)?;
-            Ok(MetadataValue::String(text.to_owned()))
+            let text = cursor.text(["string", "string length"], budget.limits.string_bytes)?;
+            budget.charge_metadata(text.len())?;
+            text.into_string().map(MetadataValue::String)
         }
         ARRAY => read_array(cursor, budget).map(MetadataValue::Array),
         id => read_number(cursor, id)?.ok_or(ReadFault::Key(KeyFault::UnknownType { id })),
@@ -138,9 +138,10 @@ fn read_strings(
     budget.charge_metadata(count.saturating_mul(size_of::<String>() as u64))?;
     let mut strings = Vec::with_capacity(count as usize);
     for _ in 0..count {
-        let text = cursor.string("string of an array", budget.limits.string_bytes)?;
-        budget.charge_metadata(text.len() as u64)?;
-        strings.push(text.to_owned());
+        let names = ["string of an array", "length of a string of an array"];
+        let text = cursor.text(names, budget.limits.string_bytes)?;
+        budget.charge_metadata(text.len())?;
+        strings.push(text.into_string()?);
     }
     Ok(strings)
 }

@@ -100,7 +100,7 @@ impl GgufWriter {
         format: Format,
     ) -> Result<usize, GgufError> {
         let (name, index) = (name.into(), self.tensors.len());
-        within("name", name.len() as u64, MAX_NAME_BYTES)
+        within("name length", name.len() as u64, MAX_NAME_BYTES)
             .map_err(|excess| excess.at(Place::TensorEntry(index as u64)))?;
         if dims.len() > MAX_DIMS as usize {
             let fault = TensorFault::DimensionCount { found: u32::try_from(dims.len()).unwrap_or(u32::MAX) };
@@ -153,7 +153,7 @@ impl GgufWriter {
             if key.is_empty() {
                 return Err(GgufError::Key { place: place(), fault: KeyFault::Empty });
             }
-            within("key", key.len() as u64, MAX_KEY_BYTES).map_err(|excess| excess.at(place()))?;
+            within("key length", key.len() as u64, MAX_KEY_BYTES).map_err(|excess| excess.at(place()))?;
             write_string(&mut out, key);
             write_value(&mut out, value);
         }

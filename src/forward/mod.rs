@@ -1,0 +1,254 @@
+//! The forward pass: from tokens to logits, over any implementation of the operations.
+
+mod layer;
+mod scratch;
+
+use thiserror::Error;
+
+use crate::device::{Device, DeviceError};
+use crate::gguf::Gguf;
+use crate::kv_cache::{CacheError, KvCache, Sequence};
+use crate::memory::{Arena, ArenaError, MemoryPlan, PlanError, PlanOptions};
+use crate::model::ModelConfig;
+use crate::ops::{Ops, OpsError, PassLimits, Span};
+use crate::quant::Format;
+use crate::weights::{LoadError, Weights};
+
+use scratch::Scratch;
+
+/// What can go wrong between a file and its logits.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// The plan cannot be made or met.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The weights could not be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The arena does not hold what the plan says.
+    #[error(transparent)]
+    Arena(#[from] ArenaError),
+    /// A sequence does not fit.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// An operation failed.
+    #[error(transparent)]
+    Ops(#[from] OpsError),
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A pass without tokens.
+    #[error("there are no tokens to run")]
+    NoTokens,
+    /// A pass of more sequences than the engine keeps logits for.
+    #[error("a pass of {found} sequences, the engine was made for {most}")]
+    TooManySequences {
+        /// Sequences of the pass.
+        found: usize,
+        /// What the plan has rows for.
+        most: usize,
+    },
+}
+
+/// How an engine is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// Tokens of context that all sequences share.
+    pub context: usize,
+    /// Element type of the cache: F16 or F32.
+    pub kv_format: Format,
+    /// Tokens of a prompt that go through the model together.
+    pub chunk: usize,
+    /// Rows of logits that one pass can answer: 1 for generation, `chunk` to see every row's.
+    pub logits_rows: usize,
+    /// Most bytes that the engine may allocate.
+    pub limit_bytes: Option<u64>,
+}
+
+impl EngineOptions {
+    /// Tokens of a prompt that go through the model together where nothing else is asked for.
+    pub const DEFAULT_CHUNK: usize = 512;
+
+    /// Options for one sequence of up to `context` tokens, with an f32 cache.
+    pub fn new(context: usize) -> Self {
+        Self {
+            context,
+            kv_format: Format::F32,
+            chunk: Self::DEFAULT_CHUNK.min(context.max(1)),
+            logits_rows: 1,
+            limit_bytes: None,
+        }
+    }
+}
+
+/// A loaded model: weights, cache and scratch memory on one device.
+#[derive(Debug)]
+pub struct Engine<O: Ops> {
+    ops: O,
+    config: ModelConfig,
+    weights: Weights<O::Device>,
+    cache: KvCache<O::Device>,
+    scratch: Scratch<O::Device>,
+    plan: MemoryPlan,
+}
+
+/// Makes the plan that [`Engine::load`] would allocate, touching no device.
+pub fn plan<O: Ops>(
+    ops: &O,
+    config: &ModelConfig,
+    gguf: &Gguf,
+    options: EngineOptions,
+) -> Result<MemoryPlan, PlanError> {
+    let rows = options.chunk.max(1);
+    let workspace_bytes = ops.workspace_bytes(config, PassLimits { rows, context: options.context });
+    let options = PlanOptions {
+        context: options.context,
+        kv_format: options.kv_format,
+        rows,
+        logits_rows: options.logits_rows.clamp(1, rows),
+        workspace_bytes,
+    };
+    MemoryPlan::from_gguf(config, gguf, options)
+}
+
+impl<O: Ops> Engine<O> {
+    /// Plans, checks that it fits, allocates once and loads. Nothing is allocated on the device afterwards.
+    pub fn load(
+        ops: O,
+        config: ModelConfig,
+        gguf: &Gguf,
+        options: EngineOptions,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self, EngineError> {
+        let plan = plan(&ops, &config, gguf, options)?;
+        let device = ops.device().clone();
+        let free = device.memory_info()?.map_or(u64::MAX, |info| info.available);
+        plan.check_fits(&config, free.min(options.limit_bytes.unwrap_or(u64::MAX)))?;
+        let mut arena = Arena::allocate(&device, &plan)?;
+        let weights = Weights::load(&config, gguf, &mut arena, progress)?;
+        let cache = KvCache::new(&config, options.context, options.kv_format, &mut arena)?;
+        let scratch = Scratch::new(&config, &mut arena)?;
+        Ok(Self { ops, config, weights, cache, scratch, plan })
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+    /// The operations in use.
+    pub fn ops(&self) -> &O {
+        &self.ops
+    }
+    /// The weights.
+    pub fn weights(&self) -> &Weights<O::Device> {
+        &self.weights
+    }
+    /// What was allocated.
+    pub fn plan(&self) -> &MemoryPlan {
+        &self.plan
+    }
+    /// Tokens of context that all sequences share.
+    pub fn context(&self) -> usize {
+        self.cache.context()
+    }
+    /// Begins a sequence of up to `capacity` tokens.
+    pub fn begin(&mut self, capacity: usize) -> Result<Sequence, CacheError> {
+        self.cache.reserve(capacity)
+    }
+    /// Ends a sequence and frees its place.
+    pub fn end(&mut self, sequence: Sequence) {
+        self.cache.release(sequence);
+    }
+
+    /// Runs tokens of one sequence and answers the logits of the last: `[vocabulary]`.
+    pub fn run(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
+        let n_chunks = tokens.len().div_ceil(self.plan.options.rows);
+        let mut logits = Vec::new();
+        self.run_chunks(sequence, tokens, |engine, chunk, n_rows| {
+            if chunk + 1 == n_chunks {
+                logits = engine.logits(n_rows - 1..n_rows)?;
+            }
+            Ok(())
+        })?;
+        Ok(logits)
+    }
+
+    /// Runs tokens of one sequence and answers the logits of each: `[tokens, vocabulary]`.
+    pub fn run_all(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
+        let step = self.plan.options.logits_rows;
+        let mut logits = Vec::with_capacity(tokens.len() * self.config.vocab_size);
+        self.run_chunks(sequence, tokens, |engine, _, n_rows| {
+            for first in (0..n_rows).step_by(step) {
+                logits.extend(engine.logits(first..n_rows.min(first + step))?);
+            }
+            Ok(())
+        })?;
+        Ok(logits)
+    }
+
+    /// Runs one token of each of several sequences and answers their logits, each `[vocabulary]`.
+    pub fn step(&mut self, batch: &mut [(&mut Sequence, u32)]) -> Result<Vec<Vec<f32>>, EngineError> {
+        let most = self.plan.options.rows;
+        if batch.len() > most {
+            return Err(EngineError::TooManySequences { found: batch.len(), most });
+        }
+        for (sequence, _) in batch.iter() {
+            sequence.check_room(1)?;
+        }
+        let tokens: Vec<u32> = batch.iter().map(|(_, token)| *token).collect();
+        let spans: Vec<Span<'_>> =
+            batch.iter().enumerate().map(|(row, (sequence, _))| sequence.span(row, 1)).collect();
+        self.pass(&tokens, &spans)?;
+        for (sequence, _) in batch.iter_mut() {
+            sequence.advance(1);
+        }
+        (0..batch.len()).map(|row| self.logits(row..row + 1)).collect()
+    }
+
+    fn run_chunks(
+        &mut self,
+        sequence: &mut Sequence,
+        tokens: &[u32],
+        mut after: impl FnMut(&mut Self, usize, usize) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        sequence.check_room(tokens.len())?;
+        for (index, chunk) in tokens.chunks(self.plan.options.rows).enumerate() {
+            self.pass(chunk, &[sequence.span(0, chunk.len())])?;
+            sequence.advance(chunk.len());
+            after(self, index, chunk.len())?;
+        }
+        if tokens.is_empty() { Err(EngineError::NoTokens) } else { Ok(()) }
+    }
+
+    /// From tokens to the residual stream after the last layer.
+    fn pass(&mut self, tokens: &[u32], spans: &[Span<'_>]) -> Result<(), EngineError> {
+        self.ops.embed(tokens, self.weights.token_embedding(), &mut self.scratch.x)?;
+        for (weights, cache) in self.weights.layers.iter().zip(&mut self.cache.layers) {
+            layer::run(
+                &self.ops,
+                &self.config,
+                weights,
+                &self.weights.rotary,
+                spans,
+                cache,
+                &mut self.scratch,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The logits of some rows of the last pass.
+    fn logits(&mut self, rows: std::ops::Range<usize>) -> Result<Vec<f32>, EngineError> {
+        let (weights, scratch) = (&self.weights, &mut self.scratch);
+        let n_rows = rows.len();
+        self.ops.norm_project(
+            &scratch.x,
+            rows,
+            &weights.output_norm,
+            &weights.output,
+            &mut scratch.workspace,
+            &mut scratch.logits,
+        )?;
+        Ok(scratch.logits.download(0, n_rows)?)
+    }
+}

@@ -1,0 +1,25 @@
+//! What users call: adapters, the factory, typed wrappers, the generation loop.
+
+mod adapter;
+mod error;
+mod factory;
+mod generate;
+mod model;
+mod runner;
+mod stop;
+mod tensors;
+mod text;
+mod typed;
+
+pub use adapter::{AdapterForwardConfig, LlamaInferenceAdapter};
+pub use error::{Fault, InferError};
+pub use factory::{Inference, TokenizerFromModel};
+pub use generate::{CancelToken, GenerateOptions, StopReason, Timings, Tokens};
+pub use model::{LoadOptions, Model};
+pub use runner::DeviceChoice;
+pub use tensors::{DeviceTensor, DeviceTensors, LayerTensors};
+pub use text::{Conversation, Generation, Prompt, TextModel};
+pub use typed::{
+    Llama, Llama31, LlamaWeightLoader, MODELS, ModelKind, ModelRow, Phi3, Phi3WeightLoader, Phi4, Qwen2,
+    Qwen2WeightLoader, Qwen3, Qwen3WeightLoader, SmolLm2, Typed, WeightLoader,
+};

@@ -1,0 +1,179 @@
+//! A model in memory, with what its file says about ending a text.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::forward::EngineOptions;
+use crate::gguf::Gguf;
+use crate::memory::MemoryPlan;
+use crate::model::ModelConfig;
+use crate::quant::Format;
+use crate::tokenizer::Tokenizer;
+
+use super::runner::{self, Runner};
+use super::tensors::DeviceTensors;
+use super::{DeviceChoice, InferError};
+
+/// How a model is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Where it runs.
+    pub device: DeviceChoice,
+    /// Worker threads of the CPU; `None` takes what the machine has.
+    pub n_threads: Option<usize>,
+    /// Tokens of context; `None` takes the model's own, at most [`LoadOptions::DEFAULT_CONTEXT`].
+    pub context: Option<usize>,
+    /// Element type of the cache: F16 or F32.
+    pub kv_format: Format,
+    /// Tokens of a prompt that go through the model together.
+    pub chunk: usize,
+    /// Rows of logits that one pass can answer.
+    pub logits_rows: usize,
+    /// Most bytes that the model may take on its device.
+    pub limit_bytes: Option<u64>,
+}
+
+impl LoadOptions {
+    /// Context where neither caller nor model asks for less.
+    pub const DEFAULT_CONTEXT: usize = 4096;
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            device: DeviceChoice::Auto,
+            n_threads: None,
+            context: None,
+            kv_format: Format::F32,
+            chunk: EngineOptions::DEFAULT_CHUNK,
+            logits_rows: 1,
+            limit_bytes: None,
+        }
+    }
+}
+
+/// A model in a device's memory.
+pub struct Model {
+    /// Its configuration, as the file says.
+    pub config: ModelConfig,
+    /// Bytes that it takes on its device: weights, cache, activations. Nothing is allocated later.
+    pub total_vram_bytes: u64,
+    pub(super) runner: Box<dyn Runner>,
+    pub(super) path: PathBuf,
+    end_of_generation: BTreeSet<u32>,
+}
+
+impl Model {
+    /// Loads a model; `progress(done, total)` is told of the bytes read.
+    ///
+    /// # Errors
+    /// The file is missing or unsound, the device cannot be used, or the model does not fit: then nothing was
+    /// allocated.
+    pub fn load(
+        path: impl AsRef<Path>,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self, InferError> {
+        let path = path.as_ref();
+        let gguf = Gguf::open(path).map_err(|error| InferError::of_model(path, error))?;
+        Self::load_from(&gguf, path, options, progress)
+    }
+
+    /// Loads a model from an open file; `path` is for messages.
+    ///
+    /// # Errors
+    /// As for [`Model::load`].
+    pub fn load_from(
+        gguf: &Gguf,
+        path: &Path,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self, InferError> {
+        let config = ModelConfig::from_gguf(gguf).map_err(|error| InferError::of_model(path, error))?;
+        let engine_options = engine_options(&config, options);
+        let runner =
+            runner::load(options.device, options.n_threads, path, gguf, config, engine_options, progress)?;
+        // A file without a tokenizer can still be run on token ids.
+        let end_of_generation = match gguf.metadata().get("tokenizer.ggml.model") {
+            Some(_) => Tokenizer::from_metadata(gguf.metadata())?.end_of_generation().clone(),
+            None => BTreeSet::new(),
+        };
+        Ok(Self {
+            config: runner.config().clone(),
+            total_vram_bytes: runner.plan().total_bytes,
+            runner,
+            path: path.to_path_buf(),
+            end_of_generation,
+        })
+    }
+
+    /// Every byte that loading a file would allocate; touches no device.
+    ///
+    /// # Errors
+    /// As for [`Model::load`], but for the allocation.
+    pub fn plan(gguf: &Gguf, path: &Path, options: &LoadOptions) -> Result<MemoryPlan, InferError> {
+        let config = ModelConfig::from_gguf(gguf).map_err(|error| InferError::of_model(path, error))?;
+        let engine_options = engine_options(&config, options);
+        runner::plan(options.device, options.n_threads, path, gguf, &config, engine_options)
+    }
+
+    /// Every byte that was allocated.
+    pub fn memory_plan(&self) -> &MemoryPlan {
+        self.runner.plan()
+    }
+    /// Tokens of context.
+    pub fn context(&self) -> usize {
+        self.runner.context()
+    }
+    /// Tokens that end a text.
+    pub fn end_of_generation(&self) -> &BTreeSet<u32> {
+        &self.end_of_generation
+    }
+    /// Counts more tokens as ends of a text.
+    pub(super) fn add_ends(&mut self, ids: &BTreeSet<u32>) {
+        self.end_of_generation.extend(ids);
+    }
+    /// Where each tensor lies.
+    pub fn weights(&self) -> DeviceTensors {
+        self.runner.tensors()
+    }
+    /// The logits of every token of a sequence of its own: `[tokens, vocabulary]`.
+    ///
+    /// # Errors
+    /// The tokens do not fit the context, or one is not in the vocabulary.
+    pub fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>, InferError> {
+        self.check_tokens(tokens)?;
+        let mut sequence = self.runner.begin(tokens.len())?;
+        let logits = self.runner.run_all(&mut sequence, tokens);
+        self.runner.end(sequence);
+        Ok(logits?)
+    }
+    /// Refuses tokens that are not in the vocabulary, before any of them is run.
+    pub(super) fn check_tokens(&self, tokens: &[u32]) -> Result<(), InferError> {
+        let vocabulary = self.config.vocab_size;
+        match tokens.iter().find(|&&token| token as usize >= vocabulary) {
+            Some(&token) => Err(InferError::UnknownToken { token, vocabulary }),
+            None if tokens.is_empty() => Err(InferError::EmptyPrompt),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Model({}, {} bytes, {})", self.config.name, self.total_vram_bytes, self.path.display())
+    }
+}
+
+/// What the engine is asked for: a context of the caller's choice, or the model's own within reason.
+fn engine_options(config: &ModelConfig, options: &LoadOptions) -> EngineOptions {
+    let own = config.context_length.min(LoadOptions::DEFAULT_CONTEXT);
+    let context = options.context.unwrap_or(own).max(1);
+    EngineOptions {
+        context,
+        kv_format: options.kv_format,
+        chunk: options.chunk.clamp(1, context),
+        logits_rows: options.logits_rows,
+        limit_bytes: options.limit_bytes,
+    }
+}

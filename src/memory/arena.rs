@@ -1,0 +1,54 @@
+//! The plan allocated: one allocation, its regions handed out by name, each once.
+
+use std::collections::HashMap;
+
+use thiserror::Error;
+
+use crate::device::{Device, DeviceError, Region};
+
+use super::MemoryPlan;
+
+/// A region that the arena cannot hand out.
+#[derive(Debug, Error)]
+pub enum ArenaError {
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The plan has no such region, or it was handed out before.
+    #[error("the plan has no region `{name}` left to hand out")]
+    NoRegion {
+        /// The region asked for.
+        name: String,
+    },
+}
+
+/// One allocation, divided as its plan says.
+#[derive(Debug)]
+pub struct Arena<D: Device> {
+    regions: HashMap<String, Region<D>>,
+    bytes: u64,
+}
+
+impl<D: Device> Arena<D> {
+    /// Allocates all of a plan at once.
+    pub fn allocate(device: &D, plan: &MemoryPlan) -> Result<Self, ArenaError> {
+        let mut rest = Region::allocate(device, plan.total_bytes)?;
+        let mut regions = HashMap::new();
+        for row in &plan.rows {
+            regions.insert(row.name.clone(), rest.split_off(row.bytes)?);
+        }
+        Ok(Self { regions, bytes: plan.total_bytes })
+    }
+    /// Hands out a region; it can be had once.
+    pub fn take(&mut self, name: &str) -> Result<Region<D>, ArenaError> {
+        self.regions.remove(name).ok_or_else(|| ArenaError::NoRegion { name: name.to_owned() })
+    }
+    /// Bytes allocated.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+    /// Names of regions not handed out.
+    pub fn left(&self) -> impl Iterator<Item = &str> {
+        self.regions.keys().map(String::as_str)
+    }
+}

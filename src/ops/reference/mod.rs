@@ -1,0 +1,352 @@
+//! The operations in plain Rust on the host: the oracle for every other device, and what runs where there is no GPU.
+//!
+//! All arithmetic is f32, in sixteen lanes with one order of summation (see `simd` and `matmul`), so results do not
+//! depend on the number of threads nor on how rows are grouped into passes.
+
+mod attention;
+mod matmul;
+mod pointwise;
+mod rotary;
+mod simd;
+mod threads;
+mod unpack;
+
+use std::ops::Range;
+
+use half::f16;
+
+use crate::device::{Buffer, HostDevice};
+use crate::model::ModelConfig;
+use crate::quant::{Format, with_block};
+
+use super::{
+    CacheLayer, HeadShape, Matrix, Norm, Ops, OpsError, PAGE_TOKENS, PassLimits, Projection, RotaryTable,
+    Rows, Span, padded_width,
+};
+
+use attention::{Attend, CacheElement};
+use matmul::Product;
+use pointwise::{RmsNorm, SwiGlu};
+use rotary::Turn;
+pub use simd::InstructionSet;
+use threads::{SharedColumns, Workers};
+
+/// Rows that one thread attends with before it takes more.
+const ATTENTION_ROWS: usize = 16;
+
+/// The reference operations on a pool of threads.
+#[derive(Debug)]
+pub struct ReferenceOps {
+    device: HostDevice,
+    workers: Workers,
+    set: InstructionSet,
+}
+
+impl ReferenceOps {
+    /// Operations on `n_threads` threads with the best instruction set of this machine.
+    pub fn new(n_threads: usize) -> Result<Self, OpsError> {
+        Self::with_instruction_set(n_threads, InstructionSet::available()[0])
+    }
+    /// The same with an instruction set of the caller's choice; one that is not there falls back to the portable one.
+    pub fn with_instruction_set(n_threads: usize, set: InstructionSet) -> Result<Self, OpsError> {
+        Ok(Self { device: HostDevice, workers: Workers::new(n_threads.max(1))?, set })
+    }
+    /// How many threads work.
+    pub fn n_threads(&self) -> usize {
+        self.workers.n_threads()
+    }
+    /// The instruction set in use.
+    pub fn instruction_set(&self) -> InstructionSet {
+        self.set
+    }
+
+    /// `out[t][offset..] = projection · x[t] (+ bias)`, or added to it. x is `[n, stride]`.
+    fn product(
+        &self,
+        x: &[f32],
+        n_tokens: usize,
+        projection: &Projection<HostDevice>,
+        accumulate: bool,
+        scratch: &mut [f32],
+        out: &mut [f32],
+        stride: usize,
+    ) {
+        let (workers, set) = (&self.workers, self.set);
+        let mut first = 0;
+        for part in &projection.parts {
+            let matrix = &part.matrix;
+            let product = Product {
+                x,
+                n_tokens,
+                n_rows: matrix.n_rows,
+                n_cols: matrix.n_cols,
+                blocks: matrix.blocks.as_slice(),
+                bias: part.bias.as_ref().map(Buffer::as_slice),
+                accumulate,
+            };
+            let columns = SharedColumns::new(out, stride, first);
+            with_block!(matrix.format, B => matmul::matmul::<B>(workers, set, product, scratch, columns));
+            first += matrix.n_rows;
+        }
+    }
+
+    /// `out[i] = rms_norm(x[first + i])`, both padded.
+    fn normalize(&self, x: &Rows<HostDevice>, rows: Range<usize>, norm: &Norm<HostDevice>, out: &mut [f32]) {
+        let (stride, width) = (x.stride(), x.width);
+        let x = &x.values.as_slice()[rows.start * stride..rows.end * stride];
+        let (weight, eps) = (norm.weight.as_slice(), norm.eps);
+        let rows = x.chunks_exact(stride).zip(out.chunks_exact_mut(stride));
+        self.workers.for_each(rows, |(x, out)| {
+            self.set.run(RmsNorm { x: &x[..width], weight, eps, out });
+        });
+    }
+
+    fn attend_in<E: CacheElement>(
+        &self,
+        qkv: &Rows<HostDevice>,
+        heads: HeadShape,
+        spans: &[Span<'_>],
+        cache: &CacheLayer<HostDevice>,
+        scratch: &mut [f32],
+        out: SharedColumns<'_>,
+    ) {
+        let keys: &[E] = bytemuck::cast_slice(cache.keys.as_slice());
+        let values: &[E] = bytemuck::cast_slice(cache.values.as_slice());
+        let tasks: Vec<(Span<'_>, usize, Range<usize>)> = spans
+            .iter()
+            .flat_map(|&span| {
+                let rows = (0..span.n_rows).step_by(ATTENTION_ROWS);
+                // The longest rows first, so that no thread is left with them at the end.
+                rows.rev().flat_map(move |row| {
+                    let rows = row..span.n_rows.min(row + ATTENTION_ROWS);
+                    (0..heads.kv_heads).map(move |kv_head| (span, kv_head, rows.clone()))
+                })
+            })
+            .collect();
+        let next = std::sync::atomic::AtomicUsize::new(0);
+        self.workers.each(scratch, |scores| {
+            while let Some((span, kv_head, rows)) =
+                tasks.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+            {
+                self.set.run(Attend {
+                    heads,
+                    kv_head: *kv_head,
+                    span: *span,
+                    rows: rows.clone(),
+                    qkv: qkv.values.as_slice(),
+                    stride: qkv.stride(),
+                    keys,
+                    values,
+                    scores,
+                    out,
+                });
+            }
+        });
+    }
+}
+
+/// f32 of scratch for one thread: a panel of the widest product, or the scores of the longest context.
+fn thread_floats(config: &ModelConfig, limits: PassLimits) -> usize {
+    let widest = config.hidden_dim.max(config.q_dim()).max(config.ffn_dim);
+    matmul::scratch_floats(widest).max(limits.context.next_multiple_of(PAGE_TOKENS))
+}
+
+/// What the workspace is divided into.
+struct Workspace<'a> {
+    /// One part for each thread.
+    threads: &'a mut [f32],
+    /// Normalised rows.
+    normed: &'a mut [f32],
+    /// Gate and up.
+    gate_up: &'a mut [f32],
+}
+
+impl ReferenceOps {
+    fn workspace<'a>(
+        &self,
+        workspace: &'a mut Buffer<HostDevice, f32>,
+        normed: usize,
+        gate_up: usize,
+    ) -> Result<Workspace<'a>, OpsError> {
+        let all = workspace.as_mut_slice();
+        let wanted = normed + gate_up + self.workers.n_threads();
+        if all.len() < wanted {
+            return Err(OpsError::Shape {
+                operation: "workspace",
+                operand: "length",
+                found: all.len(),
+                expected: wanted,
+            });
+        }
+        let (normed, rest) = all.split_at_mut(normed);
+        let (gate_up, threads) = rest.split_at_mut(gate_up);
+        Ok(Workspace { threads, normed, gate_up })
+    }
+}
+
+/// Refuses an operand of another size than the operation needs.
+fn expect(
+    operation: &'static str,
+    operand: &'static str,
+    found: usize,
+    expected: usize,
+) -> Result<(), OpsError> {
+    if found == expected { Ok(()) } else { Err(OpsError::Shape { operation, operand, found, expected }) }
+}
+
+/// Refuses fewer rows than the operation needs.
+fn expect_room(operation: &'static str, rows: &Rows<HostDevice>, n_rows: usize) -> Result<(), OpsError> {
+    let found = rows.capacity();
+    if found >= n_rows {
+        return Ok(());
+    }
+    Err(OpsError::Shape { operation, operand: "room for rows", found, expected: n_rows })
+}
+
+impl Ops for ReferenceOps {
+    type Device = HostDevice;
+
+    fn device(&self) -> &HostDevice {
+        &self.device
+    }
+
+    fn workspace_bytes(&self, config: &ModelConfig, limits: PassLimits) -> u64 {
+        let rows = padded_width(config.hidden_dim) + padded_width(2 * config.ffn_dim);
+        let threads = self.workers.n_threads() * thread_floats(config, limits);
+        (4 * (limits.rows * rows + threads)) as u64
+    }
+
+    fn embed(
+        &self,
+        tokens: &[u32],
+        table: &Matrix<HostDevice>,
+        x: &mut Rows<HostDevice>,
+    ) -> Result<(), OpsError> {
+        expect("embed", "hidden size", x.width, table.n_cols)?;
+        expect_room("embed", x, tokens.len())?;
+        let blocks = table.blocks.as_slice();
+        let row_bytes = blocks.len() / table.n_rows.max(1);
+        let (stride, width) = (x.stride(), x.width);
+        for (&token, x) in tokens.iter().zip(x.values.as_mut_slice().chunks_exact_mut(stride)) {
+            if token as usize >= table.n_rows {
+                return Err(OpsError::UnknownToken { token, vocabulary: table.n_rows });
+            }
+            let row = &blocks[token as usize * row_bytes..][..row_bytes];
+            (table.format.row().dequantize)(row, &mut x[..width]);
+        }
+        Ok(())
+    }
+
+    fn norm_project(
+        &self,
+        x: &Rows<HostDevice>,
+        rows: Range<usize>,
+        norm: &Norm<HostDevice>,
+        projection: &Projection<HostDevice>,
+        workspace: &mut Buffer<HostDevice, f32>,
+        out: &mut Rows<HostDevice>,
+    ) -> Result<(), OpsError> {
+        expect("norm_project", "inputs", x.width, projection.n_cols())?;
+        expect("norm_project", "outputs", out.width, projection.n_rows())?;
+        expect_room("norm_project", x, rows.end)?;
+        expect_room("norm_project", out, rows.len())?;
+        let n_rows = rows.len();
+        let Workspace { threads, normed, .. } = self.workspace(workspace, n_rows * x.stride(), 0)?;
+        self.normalize(x, rows, norm, normed);
+        let stride = out.stride();
+        self.product(normed, n_rows, projection, false, threads, out.values.as_mut_slice(), stride);
+        Ok(())
+    }
+
+    fn rotate_and_append(
+        &self,
+        qkv: &mut Rows<HostDevice>,
+        heads: HeadShape,
+        qk_norm: Option<(&Norm<HostDevice>, &Norm<HostDevice>)>,
+        rotary: &RotaryTable<HostDevice>,
+        spans: &[Span<'_>],
+        cache: &mut CacheLayer<HostDevice>,
+    ) -> Result<(), OpsError> {
+        expect("rotate_and_append", "width", qkv.width, heads.q_dim() + 2 * heads.kv_dim())?;
+        let (stride, width) = (qkv.stride(), qkv.width);
+        let turn = Turn { set: self.set, heads, qk_norm, rotary };
+        for span in spans {
+            expect_room("rotate_and_append", qkv, span.first_row + span.n_rows)?;
+            let rows = qkv.values.as_mut_slice()[span.first_row * stride..].chunks_exact_mut(stride);
+            self.workers.for_each(rows.take(span.n_rows).enumerate(), |(i, row)| {
+                turn.row(&mut row[..width], span.position + i, span.rotary_set);
+            });
+            rotary::append(qkv.values.as_slice(), stride, heads, span, cache);
+        }
+        Ok(())
+    }
+
+    fn attend(
+        &self,
+        qkv: &Rows<HostDevice>,
+        heads: HeadShape,
+        spans: &[Span<'_>],
+        cache: &CacheLayer<HostDevice>,
+        workspace: &mut Buffer<HostDevice, f32>,
+        out: &mut Rows<HostDevice>,
+    ) -> Result<(), OpsError> {
+        expect("attend", "outputs", out.width, heads.q_dim())?;
+        for span in spans {
+            expect_room("attend", out, span.first_row + span.n_rows)?;
+        }
+        let Workspace { threads, .. } = self.workspace(workspace, 0, 0)?;
+        let stride = out.stride();
+        let out = SharedColumns::new(out.values.as_mut_slice(), stride, 0);
+        match cache.format {
+            Format::F16 => self.attend_in::<f16>(qkv, heads, spans, cache, threads, out),
+            _ => self.attend_in::<f32>(qkv, heads, spans, cache, threads, out),
+        }
+        Ok(())
+    }
+
+    fn project(
+        &self,
+        a: &Rows<HostDevice>,
+        n_rows: usize,
+        projection: &Projection<HostDevice>,
+        workspace: &mut Buffer<HostDevice, f32>,
+        x: &mut Rows<HostDevice>,
+    ) -> Result<(), OpsError> {
+        expect("project", "inputs", a.width, projection.n_cols())?;
+        expect("project", "outputs", x.width, projection.n_rows())?;
+        expect_room("project", a, n_rows)?;
+        expect_room("project", x, n_rows)?;
+        let Workspace { threads, .. } = self.workspace(workspace, 0, 0)?;
+        let input = &a.values.as_slice()[..n_rows * a.stride()];
+        let stride = x.stride();
+        self.product(input, n_rows, projection, true, threads, x.values.as_mut_slice(), stride);
+        Ok(())
+    }
+
+    fn norm_gate_up(
+        &self,
+        x: &Rows<HostDevice>,
+        n_rows: usize,
+        norm: &Norm<HostDevice>,
+        gate_up: &Projection<HostDevice>,
+        workspace: &mut Buffer<HostDevice, f32>,
+        h: &mut Rows<HostDevice>,
+    ) -> Result<(), OpsError> {
+        let (width, stride) = (h.width, padded_width(2 * h.width));
+        expect("norm_gate_up", "inputs", x.width, gate_up.n_cols())?;
+        expect("norm_gate_up", "outputs", 2 * width, gate_up.n_rows())?;
+        expect_room("norm_gate_up", x, n_rows)?;
+        expect_room("norm_gate_up", h, n_rows)?;
+        let Workspace { threads, normed, gate_up: both } =
+            self.workspace(workspace, n_rows * x.stride(), n_rows * stride)?;
+        self.normalize(x, 0..n_rows, norm, normed);
+        self.product(normed, n_rows, gate_up, false, threads, both, stride);
+        let h_stride = h.stride();
+        let rows = both.chunks_exact(stride).zip(h.values.as_mut_slice().chunks_exact_mut(h_stride));
+        self.workers.for_each(rows, |(both, out)| {
+            let (gate, up) = both[..2 * width].split_at(width);
+            self.set.run(SwiGlu { gate, up, out });
+        });
+        Ok(())
+    }
+}

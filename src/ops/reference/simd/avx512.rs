@@ -1,0 +1,172 @@
+//! Sixteen lanes in one AVX-512 register.
+//!
+//! Every `unsafe` block here calls an intrinsic whose instruction set is proved present by the token `Avx512`,
+//! which only `detect` makes; loads and stores go through references to whole arrays.
+#![allow(unsafe_code, clippy::undocumented_unsafe_blocks, clippy::multiple_unsafe_ops_per_block)]
+
+use std::arch::x86_64::*;
+
+use super::{Kernel, LANES, Simd, Tile};
+
+/// Proof that AVX-512 F, BW, DQ and VL are there.
+#[derive(Clone, Copy)]
+pub(super) struct Avx512(());
+
+impl Avx512 {
+    pub(super) fn detect() -> Option<Self> {
+        let there = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("fma");
+        there.then_some(Self(()))
+    }
+}
+
+/// Adds the halves of `a` and of `b` selected by the shuffles: lane groups of `a` below those of `b`.
+#[inline(always)]
+unsafe fn fold(a: __m512, b: __m512, low: __m512i, high: __m512i) -> __m512 {
+    unsafe { _mm512_add_ps(_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(a, high, b)) }
+}
+
+/// Lane numbers for `fold`: of each group of `2 * half` lanes the lower (`shift` 0) or upper (`shift` `half`) half,
+/// first those of `a` (0 to 15), then those of `b` (16 to 31).
+const fn halves(half: i32, shift: i32) -> [i32; 16] {
+    let mut lanes = [0; 16];
+    let mut i = 0;
+    while i < 8 {
+        let lane = (i / half) * 2 * half + i % half + shift;
+        lanes[i as usize] = lane;
+        lanes[i as usize + 8] = lane + 16;
+        i += 1;
+    }
+    lanes
+}
+
+impl Simd for Avx512 {
+    type F = __m512;
+    type I = __m512i;
+    const TILE: Tile = Tile::Large;
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> __m512 {
+        unsafe { _mm512_set1_ps(value) }
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32; LANES]) -> __m512 {
+        unsafe { _mm512_loadu_ps(from.as_ptr()) }
+    }
+    #[inline(always)]
+    fn store(self, value: __m512, into: &mut [f32; LANES]) {
+        unsafe { _mm512_storeu_ps(into.as_mut_ptr(), value) }
+    }
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_add_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_div_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_max_ps(a, b) }
+    }
+    #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_min_ps(a, b) }
+    }
+    #[inline(always)]
+    fn round(self, a: __m512) -> __m512 {
+        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+    }
+    #[inline(always)]
+    fn power_of_two(self, n: __m512) -> __m512 {
+        unsafe { _mm512_scalef_ps(_mm512_set1_ps(1.0), n) }
+    }
+    #[inline(always)]
+    fn load_half(self, from: &[u16; LANES]) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn load_u8(self, from: &[u8; LANES]) -> __m512i {
+        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(from.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn load_i8(self, from: &[i8; LANES]) -> __m512i {
+        unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(from.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn and(self, a: __m512i, mask: i32) -> __m512i {
+        unsafe { _mm512_and_si512(a, _mm512_set1_epi32(mask)) }
+    }
+    #[inline(always)]
+    fn or(self, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_or_si512(a, b) }
+    }
+    #[inline(always)]
+    fn shift_right<const N: i32>(self, a: __m512i) -> __m512i {
+        unsafe { _mm512_srl_epi32(a, _mm_cvtsi32_si128(N)) }
+    }
+    #[inline(always)]
+    fn shift_left<const N: i32>(self, a: __m512i) -> __m512i {
+        unsafe { _mm512_sll_epi32(a, _mm_cvtsi32_si128(N)) }
+    }
+    #[inline(always)]
+    fn to_float(self, a: __m512i) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(a) }
+    }
+    #[inline(always)]
+    fn lookup(self, table: __m512, index: __m512i) -> __m512 {
+        unsafe { _mm512_permutexvar_ps(index, table) }
+    }
+    #[inline(always)]
+    fn sum(self, a: __m512) -> f32 {
+        unsafe {
+            let a = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
+            let a = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let a = _mm_add_ps(a, _mm_movehl_ps(a, a));
+            _mm_cvtss_f32(_mm_add_ss(a, _mm_shuffle_ps::<1>(a, a)))
+        }
+    }
+    #[inline(always)]
+    fn sums(self, a: &[__m512; LANES]) -> __m512 {
+        // Each round folds the upper half of every group onto the lower and packs two vectors into one: 16 vectors
+        // of one group of 16 lanes become 8 of two groups of 8, 4 of four groups of 4, 2 of 2, and 1 of 1.
+        unsafe {
+            let lanes = |half, shift| _mm512_loadu_si512(halves(half, shift).as_ptr().cast());
+            let (low, high) = (lanes(8, 0), lanes(8, 8));
+            let a: [__m512; 8] = std::array::from_fn(|i| fold(a[2 * i], a[2 * i + 1], low, high));
+            let (low, high) = (lanes(4, 0), lanes(4, 4));
+            let a: [__m512; 4] = std::array::from_fn(|i| fold(a[2 * i], a[2 * i + 1], low, high));
+            let (low, high) = (lanes(2, 0), lanes(2, 2));
+            let a: [__m512; 2] = std::array::from_fn(|i| fold(a[2 * i], a[2 * i + 1], low, high));
+            let (low, high) = (lanes(1, 0), lanes(1, 1));
+            fold(a[0], a[1], low, high)
+        }
+    }
+    #[inline(always)]
+    fn largest(self, a: __m512) -> f32 {
+        unsafe { _mm512_reduce_max_ps(a) }
+    }
+    #[inline(always)]
+    fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+        fn inner<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        unsafe { inner(self, kernel) }
+    }
+}

@@ -1,0 +1,128 @@
+//! Sixteen lanes in plain Rust.
+
+use std::array::from_fn;
+
+use half::f16;
+
+use super::{Kernel, LANES, Simd, Tile};
+
+/// Always there.
+#[derive(Clone, Copy)]
+pub(super) struct Portable;
+
+type F = [f32; LANES];
+type I = [i32; LANES];
+
+impl Simd for Portable {
+    type F = F;
+    type I = I;
+    const TILE: Tile = Tile::Small;
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> F {
+        [value; LANES]
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32; LANES]) -> F {
+        *from
+    }
+    #[inline(always)]
+    fn store(self, value: F, into: &mut [f32; LANES]) {
+        *into = value;
+    }
+    #[inline(always)]
+    fn add(self, a: F, b: F) -> F {
+        from_fn(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    fn sub(self, a: F, b: F) -> F {
+        from_fn(|i| a[i] - b[i])
+    }
+    #[inline(always)]
+    fn mul(self, a: F, b: F) -> F {
+        from_fn(|i| a[i] * b[i])
+    }
+    #[inline(always)]
+    fn div(self, a: F, b: F) -> F {
+        from_fn(|i| a[i] / b[i])
+    }
+    #[inline(always)]
+    fn mul_add(self, a: F, b: F, c: F) -> F {
+        // Without the instruction a fused product is a library call for each lane.
+        from_fn(|i| if cfg!(target_feature = "fma") { a[i].mul_add(b[i], c[i]) } else { a[i] * b[i] + c[i] })
+    }
+    #[inline(always)]
+    fn max(self, a: F, b: F) -> F {
+        from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
+    }
+    #[inline(always)]
+    fn min(self, a: F, b: F) -> F {
+        from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
+    }
+    #[inline(always)]
+    fn round(self, a: F) -> F {
+        // Adding and taking away 1.5 · 2^23 leaves the nearest integer, ties to even, for |a| < 2^22;
+        // a zero keeps its sign.
+        const SHIFT: f32 = 12_582_912.0;
+        from_fn(|i| ((a[i] + SHIFT) - SHIFT).copysign(a[i]))
+    }
+    #[inline(always)]
+    fn power_of_two(self, n: F) -> F {
+        from_fn(|i| f32::from_bits(((n[i] as i32 + 127) as u32) << 23))
+    }
+    #[inline(always)]
+    fn load_half(self, from: &[u16; LANES]) -> F {
+        from.map(|bits| f16::from_bits(bits).to_f32())
+    }
+    #[inline(always)]
+    fn load_u8(self, from: &[u8; LANES]) -> I {
+        from.map(i32::from)
+    }
+    #[inline(always)]
+    fn load_i8(self, from: &[i8; LANES]) -> I {
+        from.map(i32::from)
+    }
+    #[inline(always)]
+    fn and(self, a: I, mask: i32) -> I {
+        a.map(|a| a & mask)
+    }
+    #[inline(always)]
+    fn or(self, a: I, b: I) -> I {
+        from_fn(|i| a[i] | b[i])
+    }
+    #[inline(always)]
+    fn shift_right<const N: i32>(self, a: I) -> I {
+        a.map(|a| ((a as u32) >> N) as i32)
+    }
+    #[inline(always)]
+    fn shift_left<const N: i32>(self, a: I) -> I {
+        a.map(|a| a << N)
+    }
+    #[inline(always)]
+    fn to_float(self, a: I) -> F {
+        a.map(|a| a as f32)
+    }
+    #[inline(always)]
+    fn lookup(self, table: F, index: I) -> F {
+        index.map(|index| table[(index & 15) as usize])
+    }
+    #[inline(always)]
+    fn sum(self, a: F) -> f32 {
+        let a: [f32; 8] = from_fn(|i| a[i] + a[i + 8]);
+        let a: [f32; 4] = from_fn(|i| a[i] + a[i + 4]);
+        let a: [f32; 2] = from_fn(|i| a[i] + a[i + 2]);
+        a[0] + a[1]
+    }
+    #[inline(always)]
+    fn sums(self, a: &[F; LANES]) -> F {
+        from_fn(|i| self.sum(a[i]))
+    }
+    #[inline(always)]
+    fn largest(self, a: F) -> f32 {
+        a.into_iter().fold(f32::NEG_INFINITY, |most, a| if a > most { a } else { most })
+    }
+    #[inline(always)]
+    fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run(self)
+    }
+}
