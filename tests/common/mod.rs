@@ -1,4 +1,4 @@
 //! What several test binaries share.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 pub mod golden;
