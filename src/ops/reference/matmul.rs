@@ -13,8 +13,10 @@ use super::simd::{InstructionSet, Kernel, LANES, Simd, Tile};
 use super::threads::{SharedColumns, Workers};
 use super::unpack::{Sink, Unpack};
 
-/// Weight rows that a thread unpacks at a time; a panel of them stays in a core's second-level cache.
-const PANEL_ROWS: usize = 32;
+/// Most weight rows that a thread takes at a time, and the least.
+const PANEL_ROWS: std::ops::RangeInclusive<usize> = 16..=64;
+/// Floats of unpacked weights that stay in a core's second-level cache, beside the activations that pass through.
+const PANEL_FLOATS: usize = 192 << 10;
 /// Columns after which the tile's sums go to memory, so that its tokens stay in the first-level cache.
 const PANEL_COLUMNS: usize = 64 * LANES;
 /// Tokens up to which weights are not unpacked into a panel.
@@ -26,7 +28,14 @@ const TILE_TOKENS: usize = 6;
 
 /// f32 of scratch that one thread needs for rows of this many (padded) columns.
 pub(super) fn scratch_floats(n_columns: usize) -> usize {
-    PANEL_ROWS * n_columns.next_multiple_of(LANES) + PANEL_ROWS * TILE_TOKENS * LANES
+    let rows = panel_rows(n_columns.next_multiple_of(LANES));
+    // Of two widths the narrower may take more rows, but never more floats than the larger of these.
+    (rows * n_columns.next_multiple_of(LANES)).max(PANEL_FLOATS) + PANEL_ROWS.end() * TILE_TOKENS * LANES
+}
+
+/// Weight rows of this many columns that a thread takes at a time: whole tiles.
+fn panel_rows(n_columns: usize) -> usize {
+    (PANEL_FLOATS / n_columns / 4 * 4).clamp(*PANEL_ROWS.start(), *PANEL_ROWS.end())
 }
 
 /// One product: x `[n_tokens, stride]`, padded with zeros to whole vectors.
@@ -62,21 +71,22 @@ pub(super) fn matmul<B: Unpack>(
 ) {
     let Some(blocks) = blocks_of::<B>(product.blocks) else { return };
     let blocks_per_row = product.n_cols / B::ELEMENTS;
+    let panel_rows = panel_rows(product.stride());
     let next = AtomicUsize::new(0);
     workers.each(scratch, |scratch| {
         loop {
-            let first = next.fetch_add(PANEL_ROWS, Ordering::Relaxed);
+            let first = next.fetch_add(panel_rows, Ordering::Relaxed);
             if first >= product.n_rows {
                 return;
             }
-            let n_rows = PANEL_ROWS.min(product.n_rows - first);
+            let n_rows = panel_rows.min(product.n_rows - first);
             let blocks = &blocks[first * blocks_per_row..(first + n_rows) * blocks_per_row];
             let panel = Panel { product: &product, first, n_rows, out };
             if B::IN_REGISTERS && product.n_tokens <= FEW_TOKENS {
                 set.run(FewTokens { panel, blocks });
             } else {
                 let vectors = product.stride() / LANES;
-                let (weights, sums) = scratch.as_chunks_mut::<LANES>().0.split_at_mut(PANEL_ROWS * vectors);
+                let (weights, sums) = scratch.as_chunks_mut::<LANES>().0.split_at_mut(panel_rows * vectors);
                 for (row, into) in blocks.chunks_exact(blocks_per_row).zip(weights.chunks_exact_mut(vectors))
                 {
                     set.run(UnpackRow { row, into });
@@ -217,7 +227,7 @@ impl<B: Unpack> FewTokens<'_, B> {
 /// The product of any number of tokens with unpacked rows.
 struct ManyTokens<'a> {
     panel: Panel<'a>,
-    /// `[PANEL_ROWS, columns]`.
+    /// `[rows, columns]`.
     weights: &'a [[f32; LANES]],
     /// A tile's sums between one part of the columns and the next.
     sums: &'a mut [[f32; LANES]],
@@ -244,14 +254,28 @@ impl ManyTokens<'_> {
         let sums = &mut sums[..n_rows.next_multiple_of(R) * T];
         for token in (0..product.n_tokens).step_by(T) {
             let x = self.panel.tokens::<T>(token);
+            let after = self.panel.tokens::<T>((token + T).min(product.n_tokens - 1));
             for from in (0..vectors).step_by(PANEL_COLUMNS / LANES) {
                 let to = vectors.min(from + PANEL_COLUMNS / LANES);
+                // The activations that come next: more columns of these tokens, or the first of the next.
+                let ahead = match vectors.min(to + PANEL_COLUMNS / LANES) {
+                    end if to < end => x.map(|x| &x[to..end]),
+                    _ => after.map(|x| &x[..vectors.min(PANEL_COLUMNS / LANES)]),
+                };
                 let x = x.map(|x| &x[from..to]);
+                let n_tiles = n_rows.div_ceil(R);
                 for (tile, sums) in sums.as_chunks_mut::<T>().0.chunks_exact_mut(R).enumerate() {
                     let rows: [&[[f32; LANES]]; R] = std::array::from_fn(|r| {
                         let row = (tile * R + r).min(n_rows - 1);
                         &self.weights[row * vectors..][from..to]
                     });
+                    // Each tile asks for its share of them.
+                    let share = (T * (to - from)).div_ceil(n_tiles);
+                    for line in
+                        (tile * share..(tile + 1) * share).take_while(|line| *line < T * ahead[0].len())
+                    {
+                        simd.prefetch(&ahead[line % T][line / T]);
+                    }
                     tile_product::<S, R, T>(simd, rows, x, sums, from == 0);
                 }
             }

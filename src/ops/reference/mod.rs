@@ -152,10 +152,12 @@ impl ReferenceOps {
     }
 }
 
-/// f32 of scratch for one thread: a panel of the widest product, or the scores of the longest context.
+/// f32 of scratch for one thread: a panel of the widest product, or the scores of the longest context. A context beyond
+/// all memory saturates here and is refused by the plan.
 fn thread_floats(config: &ModelConfig, limits: PassLimits) -> usize {
     let widest = config.hidden_dim.max(config.q_dim()).max(config.ffn_dim);
-    matmul::scratch_floats(widest).max(limits.context.next_multiple_of(PAGE_TOKENS))
+    let scores = limits.context.checked_next_multiple_of(PAGE_TOKENS).unwrap_or(usize::MAX);
+    matmul::scratch_floats(widest).max(scores)
 }
 
 /// What the workspace is divided into.
@@ -219,8 +221,8 @@ impl Ops for ReferenceOps {
 
     fn workspace_bytes(&self, config: &ModelConfig, limits: PassLimits) -> u64 {
         let rows = padded_width(config.hidden_dim) + padded_width(2 * config.ffn_dim);
-        let threads = self.workers.n_threads() * thread_floats(config, limits);
-        (4 * (limits.rows * rows + threads)) as u64
+        let threads = self.workers.n_threads().saturating_mul(thread_floats(config, limits));
+        4_u64.saturating_mul(limits.rows.saturating_mul(rows).saturating_add(threads) as u64)
     }
 
     fn embed(
