@@ -1,4 +1,5 @@
 //! Chat templates. The expected texts are those of Jinja2 3.1, set up as `transformers` sets it up.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::path::Path;
 
@@ -110,7 +111,7 @@ fn a_template_that_refuses_fails_or_never_ends_is_a_typed_error() {
     assert!(matches!(render(endless), Err(ChatTemplateError::Endless { .. })));
     let deep = "{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}";
     assert!(matches!(render(deep), Err(ChatTemplateError::Render { .. })));
-    let nested = format!("{}1{}", "{{ (".repeat(1) + &"(".repeat(100_000), ")".repeat(100_001) + " }}");
+    let nested = format!("{{{{ {}1{} }}}}", "(".repeat(100_000), ")".repeat(100_000));
     assert!(matches!(ChatTemplate::new(&nested, "", ""), Err(ChatTemplateError::Syntax { .. })));
     let long = "{% set x = 'x' * 1000000 %}{% for a in range(9999) %}{{ x }}{% endfor %}";
     assert!(matches!(render(long), Err(ChatTemplateError::TooLong { .. })));

@@ -1,5 +1,6 @@
 //! The tokenizers of the golden models against the ids and pieces that llama.cpp gives, and against the
 //! `tokenizer.json` of the same model.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,6 @@
 //! Real vocabularies against the ids that llama.cpp gives: those in the tree, and all that a folder named by
 //! `WORKER_ORCD_TOKENIZERS` holds.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,5 @@
 //! Vocabularies as no converter writes them, and texts as no user types them.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::path::Path;
 
