@@ -21,7 +21,7 @@ pub enum CacheError {
     },
     /// Other sequences hold the pages.
     #[error(
-        "a sequence of {requested} tokens needs {needed_pages} pages of the cache, {free_pages} are free"
+        "a sequence of {requested} tokens needs {needed_pages} pages of the cache, {free_pages} are free; end another sequence or load the model with a larger context"
     )]
     NoPages {
         /// Tokens asked for.

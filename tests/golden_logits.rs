@@ -2,6 +2,8 @@
 //!
 //! The models are those in `tests/golden`, and every other one in the folder that `WORKER_ORCD_GOLDEN` names.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::golden::{Case, argmax, cases, relative_l2};

@@ -92,18 +92,19 @@ impl Device for HostDevice {
 }
 
 impl Region<HostDevice> {
+    fn first_byte(&self) -> *mut u8 {
+        // SAFETY: offset and length lie within the allocation: `split_off` only divides it.
+        unsafe { self.allocation().start.as_ptr().add(self.offset() as usize) }
+    }
     /// The region's bytes.
     pub fn as_slice(&self) -> &[u8] {
-        let start = self.allocation().start.as_ptr();
-        // SAFETY: offset and length lie within the allocation (`split_off` only divides it), the memory is
-        // initialised (zeroed), and regions are disjoint, so `&self` excludes writers of these bytes.
-        unsafe { std::slice::from_raw_parts(start.add(self.offset() as usize), self.bytes() as usize) }
+        // SAFETY: the bytes are initialised (zeroed), and regions are disjoint, so `&self` excludes writers of them.
+        unsafe { std::slice::from_raw_parts(self.first_byte(), self.bytes() as usize) }
     }
     /// The region's bytes.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        let start = self.allocation().start.as_ptr();
         // SAFETY: as in `as_slice`; `&mut self` makes this the only access to these bytes.
-        unsafe { std::slice::from_raw_parts_mut(start.add(self.offset() as usize), self.bytes() as usize) }
+        unsafe { std::slice::from_raw_parts_mut(self.first_byte(), self.bytes() as usize) }
     }
 }
 

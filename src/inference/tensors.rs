@@ -92,9 +92,9 @@ fn vector<D: Device>(buffer: &Buffer<D, f32>) -> DeviceTensor {
 /// Rows of a projection, which lie in one of its parts.
 fn rows<D: Device>(projection: &Projection<D>, first: usize, n_rows: usize) -> DeviceTensor {
     let mut first = first;
-    let mut parts = projection.parts.iter().map(|part| &part.matrix);
+    let parts = projection.parts.iter().map(|part| &part.matrix);
     let mut matrix = &projection.parts[0].matrix;
-    while let Some(next) = parts.next() {
+    for next in parts {
         matrix = next;
         if first < next.n_rows {
             break;

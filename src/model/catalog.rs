@@ -187,18 +187,18 @@ impl CatalogRow {
         }
     }
 
-    /// The same model with two layers, four query heads and a vocabulary of 512; all that makes it special stays.
+    /// The same model with two layers, few heads and a vocabulary of 512; all that makes it special stays.
     fn tiny(&self) -> ModelConfig {
         let full = self.config();
-        let kv_heads = (4 * self.kv_heads / self.heads).max(1);
-        let hidden_dim = if self.hidden.is_multiple_of(256) { 256 } else { 224 };
+        let q_heads = if self.heads.is_multiple_of(4) { 4 } else { 7 };
+        let hidden_dim = if full.hidden_dim == full.q_dim() { q_heads * self.head_dim } else { 256 };
         ModelConfig {
             name: format!("tiny-{}", self.name),
             vocab_size: 512,
             hidden_dim,
             num_layers: 2,
-            num_q_heads: 4,
-            num_kv_heads: kv_heads,
+            num_q_heads: q_heads,
+            num_kv_heads: (q_heads * self.kv_heads / self.heads).max(1),
             ffn_dim: 512,
             context_length: full.context_length.min(2048),
             rope: RopeConfig {

@@ -6,8 +6,8 @@ pub mod reference;
 mod operands;
 
 pub use operands::{
-    CacheLayer, HeadShape, Matrix, Norm, PAGE_TOKENS, Projection, ProjectionPart, RotaryTable, Rows, Span,
-    padded_width,
+    CacheLayer, HeadNorms, HeadShape, Matrix, Norm, PAGE_TOKENS, Projection, ProjectionPart, RotaryTable,
+    Rows, Span, padded_width,
 };
 
 use thiserror::Error;
@@ -97,7 +97,7 @@ pub trait Ops: Send + Sync {
         &self,
         qkv: &mut Rows<Self::Device>,
         heads: HeadShape,
-        qk_norm: Option<(&Norm<Self::Device>, &Norm<Self::Device>)>,
+        qk_norm: Option<HeadNorms<'_, Self::Device>>,
         rotary: &RotaryTable<Self::Device>,
         spans: &[Span<'_>],
         cache: &mut CacheLayer<Self::Device>,

@@ -64,6 +64,9 @@ pub struct Norm<D: Device> {
     pub eps: f32,
 }
 
+/// The norms of each head of q, and of k.
+pub type HeadNorms<'a, D> = (&'a Norm<D>, &'a Norm<D>);
+
 /// Activations: rows of f32, each padded with zeros to [`padded_width`].
 #[derive(Debug)]
 pub struct Rows<D: Device> {

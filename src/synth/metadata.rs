@@ -5,17 +5,19 @@ use super::mix::Mix;
 use crate::gguf::{Metadata, MetadataArray, MetadataValue};
 use crate::model::{Architecture, ModelConfig, ModelError, RopeFactors};
 
-/// 256 bytes, the end of a text, one merge, and room to grow.
-const MIN_VOCABULARY: usize = 260;
-
-/// The tokens that follow the 256 bytes: the end of a text, and what the only merge makes.
-const END_OF_TEXT: u32 = 256;
-const MERGE: (&str, &str) = ("Ġ", "t");
-
 /// `tokenizer.ggml.token_type`.
 const NORMAL: i32 = 1;
+const UNKNOWN: i32 = 2;
 const CONTROL: i32 = 3;
 const UNUSED: i32 = 5;
+
+/// The tokens that follow the 256 bytes, and their types. llama.cpp wants the last four of a model named like Phi-3.
+const TOKENS: [(&str, i32); 5] =
+    [("Ġt", NORMAL), ("<|endoftext|>", CONTROL), ("<unk>", UNKNOWN), ("<s>", CONTROL), ("</s>", CONTROL)];
+const END_OF_TEXT: u32 = 257;
+/// The only merge: llama.cpp wants one.
+const MERGE: &str = "Ġ t";
+const MIN_VOCABULARY: usize = 256 + TOKENS.len();
 
 /// How a model's names begin, and the pre-tokenizer of its published files. The first that fits counts.
 const PRE_TOKENIZERS: [(&str, &str); 6] = [
@@ -106,19 +108,18 @@ fn tokenizer_keys(config: &ModelConfig) -> Result<Vec<(&'static str, MetadataVal
     }
     let mut tokens: Vec<String> = byte_level().map(String::from).collect();
     let mut types = vec![NORMAL; tokens.len()];
-    tokens.extend(["<|endoftext|>".to_owned(), format!("{}{}", MERGE.0, MERGE.1)]);
-    types.extend([CONTROL, NORMAL]);
+    tokens.extend(TOKENS.map(|(token, _)| token.to_owned()));
+    types.extend(TOKENS.map(|(_, token_type)| token_type));
     tokens.extend((tokens.len()..found).map(|id| format!("[PAD{id}]")));
     types.resize(found, UNUSED);
     let name = config.name.strip_prefix("tiny-").unwrap_or(&config.name);
     let pre = PRE_TOKENIZERS.iter().find(|(start, _)| name.starts_with(start)).map_or("gpt-2", |row| row.1);
-    let merges = vec![format!("{} {}", MERGE.0, MERGE.1)];
     Ok(vec![
         ("model", text("gpt2")),
         ("pre", text(pre)),
         ("tokens", MetadataValue::Array(MetadataArray::String(tokens))),
         ("token_type", MetadataValue::Array(MetadataArray::I32(types))),
-        ("merges", MetadataValue::Array(MetadataArray::String(merges))),
+        ("merges", MetadataValue::Array(MetadataArray::String(vec![MERGE.to_owned()]))),
         ("bos_token_id", MetadataValue::U32(END_OF_TEXT)),
         ("eos_token_id", MetadataValue::U32(END_OF_TEXT)),
         ("add_bos_token", MetadataValue::Bool(false)),

@@ -35,7 +35,7 @@ use data::{Pools, vector};
 use random::Key;
 
 /// Bytes of a tensor that are made before they are written.
-const PIECE_BYTES: usize = 8 << 20;
+const PIECE_BYTES: usize = 2 << 20;
 
 /// What to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub struct SynthReport {
 /// The metadata and the tensor table of a synthetic file.
 ///
 /// # Errors
-/// As for [`write`], except those of the disk and of formats that cannot be written.
+/// As for [`fn@write`], except those of the disk and of formats that cannot be written.
 pub fn layout(config: &ModelConfig, mix: Mix) -> Result<GgufWriter, SynthError> {
     let mut writer = GgufWriter::new();
     *writer.metadata_mut() = metadata::metadata(config, mix)?;

@@ -11,7 +11,7 @@ use crate::quant::{Format, QuantError};
 /// Weights in a unit of a pool: whole blocks of every format.
 const UNIT_WEIGHTS: usize = 256;
 /// Units in a pool, as a power of two; smaller where the tensors are.
-const MOST_UNIT_BITS: u32 = 12;
+const MOST_UNIT_BITS: u32 = 11;
 /// Units that one thread copies at a time.
 const UNITS_PER_TASK: usize = 1024;
 

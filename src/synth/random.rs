@@ -40,6 +40,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn numbers_are_the_same_on_every_machine() {
+        // The published first outputs of SplitMix64 seeded with 0.
+        let outputs = [0xE220_A839_7B1D_CDAF, 0x6E78_9E6A_A1B9_65F4, 0x06C4_5D18_8009_454F];
+        assert_eq!([0, 1, 2].map(|counter| Key(0).at(counter).0), outputs);
+        // Computed by another program.
+        let bits = [0xBF18_A5F5, 0x3F65_ED45, 0xBE98_3DDA, 0x3F25_0DB9];
+        assert_eq!([0, 1, 2, 3].map(|counter| Key(1).normal(counter).to_bits()), bits);
+    }
+
+    #[test]
     fn normal_numbers_have_the_moments_of_a_normal_distribution() {
         let n = 1 << 18;
         let (mut mean, mut square, mut fourth) = (0.0, 0.0, 0.0);

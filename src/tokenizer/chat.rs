@@ -63,6 +63,7 @@ impl ChatTemplate {
         environment.set_recursion_limit(100);
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_filter("tojson", to_json);
+        environment.add_test("iterable", is_iterable);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
         environment.add_global("bos_token", bos_token);
@@ -150,6 +151,11 @@ fn without_generation_tags(source: &str) -> String {
         }
     }
     source
+}
+
+/// Python's idea of what can be iterated: not `None`, which templates test their `tools` for.
+fn is_iterable(value: &Value) -> bool {
+    matches!(value.kind(), ValueKind::String | ValueKind::Seq | ValueKind::Map | ValueKind::Iterable)
 }
 
 /// What a template says when it refuses.

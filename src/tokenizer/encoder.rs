@@ -1,6 +1,6 @@
 //! Encoding with the vocabulary of a GGUF file: cut at special tokens, then join bytes or characters into tokens.
 
-use std::collections::HashMap;
+use ahash::AHashMap;
 
 use super::merge::{Join, Merger};
 use super::pre_tokenizer::PreTokenizer;
@@ -41,7 +41,7 @@ struct SentencePiece {
 #[derive(Debug)]
 struct ByteLevel {
     pre_tokenizer: PreTokenizer,
-    joins: HashMap<(u32, u32), Join>,
+    joins: AHashMap<(u32, u32), Join>,
     /// The token of each byte.
     bytes: [Option<u32>; 256],
 }
@@ -206,7 +206,7 @@ impl ByteLevel {
         merges: &[String],
         pre_tokenizer: PreTokenizer,
     ) -> Result<Self, TokenizerError> {
-        let mut joins = HashMap::with_capacity(merges.len());
+        let mut joins = AHashMap::with_capacity(merges.len());
         let mut joined = String::new();
         for (merge, rank) in merges.iter().zip(0..) {
             let index = rank as usize;

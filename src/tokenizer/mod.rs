@@ -68,7 +68,7 @@ struct Inner {
 
 #[derive(Debug)]
 enum Source {
-    Gguf(Encoder),
+    Gguf(Box<Encoder>),
     Json(Box<JsonEncoder>),
 }
 
@@ -89,7 +89,9 @@ impl Tokenizer {
     pub fn from_metadata(metadata: &Metadata) -> Result<Self, TokenizerError> {
         let (vocabulary, encoder) = Encoder::from_metadata(metadata)?;
         let chat_template = metadata.str("tokenizer.chat_template")?.map(str::to_owned);
-        Ok(Self { inner: Arc::new(Inner { vocabulary, source: Source::Gguf(encoder), chat_template }) })
+        Ok(Self {
+            inner: Arc::new(Inner { vocabulary, source: Source::Gguf(Box::new(encoder)), chat_template }),
+        })
     }
 
     /// The tokenizer of a `tokenizer.json`, or of a folder that holds one. `tokenizer_config.json`,

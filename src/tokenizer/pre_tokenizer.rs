@@ -3,7 +3,8 @@
 //! A pre-tokenizer is one or more patterns. Each cuts every piece that the one before it left: a match is a piece,
 //! and so is what lies between two matches. The names are the values of `tokenizer.ggml.pre`, and the patterns those
 //! that llama.cpp runs, which for `gpt-4o` differ from the original ones: a letter outside ASCII counts as
-//! upper and as lower case at once, and a combining mark is no letter.
+//! upper and as lower case at once, and a combining mark is no letter. Categories are those of Unicode 16;
+//! llama.cpp's tables are those of 15.1, so characters added since may be cut elsewhere.
 //!
 //! The published patterns end in `\s+(?!\S)|\s+`: white space before a word leaves its last character to the word.
 //! That look-ahead costs a backtracking engine its linear time, so here the patterns end in `\s+`, and

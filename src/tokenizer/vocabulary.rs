@@ -1,8 +1,10 @@
 //! The vocabulary: tokens by id and by text, what kind each is, and the bytes it stands for.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use ahash::AHashMap;
 
 use super::{TokenizerError, special};
 use crate::gguf::Metadata;
@@ -67,7 +69,7 @@ pub(super) enum Spelling {
 pub(super) struct Vocabulary {
     tokens: Vec<Arc<str>>,
     attributes: Vec<Attributes>,
-    ids: HashMap<Arc<str>, u32>,
+    ids: AHashMap<Arc<str>, u32>,
     pub(super) spelling: Spelling,
     pub(super) bos: Option<u32>,
     pub(super) eos: Option<u32>,

@@ -1,5 +1,5 @@
 //! What several test binaries share.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 pub mod command;
 pub mod golden;

@@ -13,14 +13,14 @@ use super::simd::{InstructionSet, Kernel, LANES, Simd, Tile};
 use super::threads::{SharedColumns, Workers};
 use super::unpack::{Sink, Unpack};
 
-/// Weight rows that a thread unpacks at a time; a panel of them stays in a core's second-level cache.
-const PANEL_ROWS: usize = 32;
+/// Most weight rows that a thread takes at a time, and the least.
+const PANEL_ROWS: std::ops::RangeInclusive<usize> = 16..=64;
+/// Floats of unpacked weights that stay in a core's second-level cache, beside the activations that pass through.
+const PANEL_FLOATS: usize = 192 << 10;
 /// Columns after which the tile's sums go to memory, so that its tokens stay in the first-level cache.
 const PANEL_COLUMNS: usize = 64 * LANES;
 /// Tokens up to which weights are not unpacked into a panel.
 const FEW_TOKENS: usize = 4;
-/// Columns that the kernel for few tokens takes of one row before it goes to the next.
-const STEP_COLUMNS: usize = 256;
 /// Weight rows that the kernel for few tokens works on at a time, to hide the latency of additions.
 const STEP_ROWS: usize = 4;
 /// Most tokens of a panel tile.
@@ -28,7 +28,14 @@ const TILE_TOKENS: usize = 6;
 
 /// f32 of scratch that one thread needs for rows of this many (padded) columns.
 pub(super) fn scratch_floats(n_columns: usize) -> usize {
-    PANEL_ROWS * n_columns.next_multiple_of(LANES) + PANEL_ROWS * TILE_TOKENS * LANES
+    let rows = panel_rows(n_columns.next_multiple_of(LANES));
+    // Of two widths the narrower may take more rows, but never more floats than the larger of these.
+    (rows * n_columns.next_multiple_of(LANES)).max(PANEL_FLOATS) + PANEL_ROWS.end() * TILE_TOKENS * LANES
+}
+
+/// Weight rows of this many columns that a thread takes at a time: whole tiles.
+fn panel_rows(n_columns: usize) -> usize {
+    (PANEL_FLOATS / n_columns / 4 * 4).clamp(*PANEL_ROWS.start(), *PANEL_ROWS.end())
 }
 
 /// One product: x `[n_tokens, stride]`, padded with zeros to whole vectors.
@@ -64,21 +71,22 @@ pub(super) fn matmul<B: Unpack>(
 ) {
     let Some(blocks) = blocks_of::<B>(product.blocks) else { return };
     let blocks_per_row = product.n_cols / B::ELEMENTS;
+    let panel_rows = panel_rows(product.stride());
     let next = AtomicUsize::new(0);
     workers.each(scratch, |scratch| {
         loop {
-            let first = next.fetch_add(PANEL_ROWS, Ordering::Relaxed);
+            let first = next.fetch_add(panel_rows, Ordering::Relaxed);
             if first >= product.n_rows {
                 return;
             }
-            let n_rows = PANEL_ROWS.min(product.n_rows - first);
+            let n_rows = panel_rows.min(product.n_rows - first);
             let blocks = &blocks[first * blocks_per_row..(first + n_rows) * blocks_per_row];
             let panel = Panel { product: &product, first, n_rows, out };
             if B::IN_REGISTERS && product.n_tokens <= FEW_TOKENS {
                 set.run(FewTokens { panel, blocks });
             } else {
                 let vectors = product.stride() / LANES;
-                let (weights, sums) = scratch.as_chunks_mut::<LANES>().0.split_at_mut(PANEL_ROWS * vectors);
+                let (weights, sums) = scratch.as_chunks_mut::<LANES>().0.split_at_mut(panel_rows * vectors);
                 for (row, into) in blocks.chunks_exact(blocks_per_row).zip(weights.chunks_exact_mut(vectors))
                 {
                     set.run(UnpackRow { row, into });
@@ -122,28 +130,32 @@ impl<'a> Panel<'a> {
 }
 
 /// Multiplies weights as they come and adds to one sum for each token.
-struct Dot<'a, F, const T: usize> {
+struct Dot<'a, S: Simd, const T: usize> {
+    simd: S,
+    /// The activations that the unit's weights meet.
     x: [&'a [[f32; LANES]]; T],
-    sums: &'a mut [F; T],
+    sums: [S::F; T],
 }
 
-impl<S: Simd, const T: usize> Sink<S> for (S, Dot<'_, S::F, T>) {
+impl<S: Simd, const T: usize> Sink<S> for Dot<'_, S, T> {
     #[inline(always)]
     fn push(&mut self, index: usize, weights: S::F) {
-        let (simd, dot) = self;
-        for t in 0..T {
-            dot.sums[t] = simd.mul_add(weights, simd.load(&dot.x[t][index]), dot.sums[t]);
+        for (sum, x) in self.sums.iter_mut().zip(self.x) {
+            *sum = self.simd.mul_add(weights, self.simd.load(&x[index]), *sum);
         }
     }
 }
 
 /// Stores weights as they come.
-struct Store<'a>(&'a mut [[f32; LANES]]);
+struct Store<'a, S> {
+    simd: S,
+    into: &'a mut [[f32; LANES]],
+}
 
-impl<S: Simd> Sink<S> for (S, Store<'_>) {
+impl<S: Simd> Sink<S> for Store<'_, S> {
     #[inline(always)]
     fn push(&mut self, index: usize, weights: S::F) {
-        self.0.store(weights, &mut self.1.0[index]);
+        self.simd.store(weights, &mut self.into[index]);
     }
 }
 
@@ -157,7 +169,9 @@ impl<B: Unpack> Kernel for UnpackRow<'_, B> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        B::unpack(simd, self.row, 0, &mut (simd, Store(self.into)));
+        for (unit, into) in self.row.chunks(B::UNIT).zip(self.into.chunks_exact_mut(B::VECTORS)) {
+            B::unpack(simd, unit, &mut Store { simd, into });
+        }
     }
 }
 
@@ -184,21 +198,22 @@ impl<B: Unpack> FewTokens<'_, B> {
         let Panel { product, n_rows, .. } = self.panel;
         let x = self.panel.tokens::<T>(0);
         let blocks_per_row = product.n_cols / B::ELEMENTS;
-        let step = (STEP_COLUMNS / B::ELEMENTS).max(1);
         for row in (0..n_rows).step_by(STEP_ROWS) {
             let n = STEP_ROWS.min(n_rows - row);
-            let mut sums = [[simd.splat(0.0); T]; STEP_ROWS];
-            let mut rest: [&[B]; STEP_ROWS] = std::array::from_fn(|i| {
+            // Rows beyond the last repeat it; their results are not kept.
+            let rows: [&[B]; STEP_ROWS] = std::array::from_fn(|i| {
                 &self.blocks[(row + i.min(n - 1)) * blocks_per_row..][..blocks_per_row]
             });
-            let mut at = 0;
-            while !rest[0].is_empty() {
-                for (rest, sums) in rest.iter_mut().zip(&mut sums) {
-                    let (blocks, left) = rest.split_at(step.min(rest.len()));
-                    *rest = left;
-                    B::unpack(simd, blocks, at, &mut (simd, Dot { x, sums }));
+            let mut sums = [[simd.splat(0.0); T]; STEP_ROWS];
+            for from in (0..blocks_per_row).step_by(B::UNIT) {
+                let to = blocks_per_row.min(from + B::UNIT);
+                let at = from / B::UNIT * B::VECTORS;
+                let x = x.map(|x| &x[at..at + B::VECTORS]);
+                for i in 0..STEP_ROWS {
+                    let mut dot = Dot { simd, x, sums: sums[i] };
+                    B::unpack(simd, &rows[i][from..to], &mut dot);
+                    sums[i] = dot.sums;
                 }
-                at += step * B::ELEMENTS / LANES;
             }
             for (i, sums) in sums.iter().enumerate().take(n) {
                 for (t, sum) in sums.iter().enumerate().take(product.n_tokens) {
@@ -212,7 +227,7 @@ impl<B: Unpack> FewTokens<'_, B> {
 /// The product of any number of tokens with unpacked rows.
 struct ManyTokens<'a> {
     panel: Panel<'a>,
-    /// `[PANEL_ROWS, columns]`.
+    /// `[rows, columns]`.
     weights: &'a [[f32; LANES]],
     /// A tile's sums between one part of the columns and the next.
     sums: &'a mut [[f32; LANES]],
@@ -221,7 +236,7 @@ struct ManyTokens<'a> {
 impl Kernel for ManyTokens<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
+    fn run<S: Simd>(mut self, simd: S) {
         match (S::TILE, self.panel.product.n_tokens) {
             (_, 1) => self.tiles::<S, 4, 1>(simd),
             (Tile::Large, _) => self.tiles::<S, 4, TILE_TOKENS>(simd),
@@ -232,27 +247,55 @@ impl Kernel for ManyTokens<'_> {
 
 impl ManyTokens<'_> {
     #[inline(always)]
-    fn tiles<S: Simd, const R: usize, const T: usize>(self, simd: S) {
+    fn tiles<S: Simd, const R: usize, const T: usize>(&mut self, simd: S) {
         let Panel { product, n_rows, .. } = self.panel;
         let vectors = product.stride() / LANES;
-        let sums = &mut self.sums[..n_rows.next_multiple_of(R) * T];
+        let sums = std::mem::take(&mut self.sums);
+        let sums = &mut sums[..n_rows.next_multiple_of(R) * T];
         for token in (0..product.n_tokens).step_by(T) {
             let x = self.panel.tokens::<T>(token);
+            let after = self.panel.tokens::<T>((token + T).min(product.n_tokens - 1));
             for from in (0..vectors).step_by(PANEL_COLUMNS / LANES) {
                 let to = vectors.min(from + PANEL_COLUMNS / LANES);
+                // The activations that come next: more columns of these tokens, or the first of the next.
+                let ahead = match vectors.min(to + PANEL_COLUMNS / LANES) {
+                    end if to < end => x.map(|x| &x[to..end]),
+                    _ => after.map(|x| &x[..vectors.min(PANEL_COLUMNS / LANES)]),
+                };
                 let x = x.map(|x| &x[from..to]);
+                let n_tiles = n_rows.div_ceil(R);
                 for (tile, sums) in sums.as_chunks_mut::<T>().0.chunks_exact_mut(R).enumerate() {
                     let rows: [&[[f32; LANES]]; R] = std::array::from_fn(|r| {
                         let row = (tile * R + r).min(n_rows - 1);
                         &self.weights[row * vectors..][from..to]
                     });
+                    // Each tile asks for its share of them.
+                    let share = (T * (to - from)).div_ceil(n_tiles);
+                    for line in
+                        (tile * share..(tile + 1) * share).take_while(|line| *line < T * ahead[0].len())
+                    {
+                        simd.prefetch(&ahead[line % T][line / T]);
+                    }
                     tile_product::<S, R, T>(simd, rows, x, sums, from == 0);
                 }
             }
-            for row in 0..n_rows {
-                let sums = sums[row * T..][..T].iter().take(product.n_tokens - token);
-                for (t, sum) in sums.enumerate() {
-                    self.panel.finish(row, token + t, simd.sum(simd.load(sum)));
+            self.finish::<S, T>(simd, sums, token);
+        }
+    }
+
+    /// Folds the lanes of all sums of T tokens, sixteen sums at a time, and writes the results.
+    #[inline(always)]
+    fn finish<S: Simd, const T: usize>(&self, simd: S, sums: &[[f32; LANES]], token: usize) {
+        let n_tokens = T.min(self.panel.product.n_tokens - token);
+        for (i, sums) in sums.chunks(LANES).enumerate() {
+            let vectors: [S::F; LANES] =
+                std::array::from_fn(|j| simd.load(sums.get(j).unwrap_or(&[0.0; LANES])));
+            let mut results = [0.0; LANES];
+            simd.store(simd.sums(&vectors), &mut results);
+            for (j, &result) in results.iter().enumerate().take(sums.len()) {
+                let (row, t) = ((i * LANES + j) / T, (i * LANES + j) % T);
+                if row < self.panel.n_rows && t < n_tokens {
+                    self.panel.finish(row, token + t, result);
                 }
             }
         }

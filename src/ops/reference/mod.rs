@@ -20,8 +20,8 @@ use crate::model::ModelConfig;
 use crate::quant::{Format, with_block};
 
 use super::{
-    CacheLayer, HeadShape, Matrix, Norm, Ops, OpsError, PAGE_TOKENS, PassLimits, Projection, RotaryTable,
-    Rows, Span, padded_width,
+    CacheLayer, HeadNorms, HeadShape, Matrix, Norm, Ops, OpsError, PAGE_TOKENS, PassLimits, Projection,
+    RotaryTable, Rows, Span, padded_width,
 };
 
 use attention::{Attend, CacheElement};
@@ -33,6 +33,15 @@ use threads::{SharedColumns, Workers};
 
 /// Rows that one thread attends with before it takes more.
 const ATTENTION_ROWS: usize = 16;
+
+/// Where the results of a product go.
+struct Output<'a> {
+    rows: &'a mut [f32],
+    /// Floats from one row to the next.
+    stride: usize,
+    /// Whether results are added to what is there.
+    accumulate: bool,
+}
 
 /// The reference operations on a pool of threads.
 #[derive(Debug)]
@@ -66,10 +75,8 @@ impl ReferenceOps {
         x: &[f32],
         n_tokens: usize,
         projection: &Projection<HostDevice>,
-        accumulate: bool,
         scratch: &mut [f32],
-        out: &mut [f32],
-        stride: usize,
+        out: Output<'_>,
     ) {
         let (workers, set) = (&self.workers, self.set);
         let mut first = 0;
@@ -82,9 +89,9 @@ impl ReferenceOps {
                 n_cols: matrix.n_cols,
                 blocks: matrix.blocks.as_slice(),
                 bias: part.bias.as_ref().map(Buffer::as_slice),
-                accumulate,
+                accumulate: out.accumulate,
             };
-            let columns = SharedColumns::new(out, stride, first);
+            let columns = SharedColumns::new(out.rows, out.stride, first);
             with_block!(matrix.format, B => matmul::matmul::<B>(workers, set, product, scratch, columns));
             first += matrix.n_rows;
         }
@@ -145,10 +152,12 @@ impl ReferenceOps {
     }
 }
 
-/// f32 of scratch for one thread: a panel of the widest product, or the scores of the longest context.
+/// f32 of scratch for one thread: a panel of the widest product, or the scores of the longest context. A context beyond
+/// all memory saturates here and is refused by the plan.
 fn thread_floats(config: &ModelConfig, limits: PassLimits) -> usize {
     let widest = config.hidden_dim.max(config.q_dim()).max(config.ffn_dim);
-    matmul::scratch_floats(widest).max(limits.context.next_multiple_of(PAGE_TOKENS))
+    let scores = limits.context.checked_next_multiple_of(PAGE_TOKENS).unwrap_or(usize::MAX);
+    matmul::scratch_floats(widest).max(scores)
 }
 
 /// What the workspace is divided into.
@@ -212,8 +221,8 @@ impl Ops for ReferenceOps {
 
     fn workspace_bytes(&self, config: &ModelConfig, limits: PassLimits) -> u64 {
         let rows = padded_width(config.hidden_dim) + padded_width(2 * config.ffn_dim);
-        let threads = self.workers.n_threads() * thread_floats(config, limits);
-        (4 * (limits.rows * rows + threads)) as u64
+        let threads = self.workers.n_threads().saturating_mul(thread_floats(config, limits));
+        4_u64.saturating_mul(limits.rows.saturating_mul(rows).saturating_add(threads) as u64)
     }
 
     fn embed(
@@ -254,7 +263,8 @@ impl Ops for ReferenceOps {
         let Workspace { threads, normed, .. } = self.workspace(workspace, n_rows * x.stride(), 0)?;
         self.normalize(x, rows, norm, normed);
         let stride = out.stride();
-        self.product(normed, n_rows, projection, false, threads, out.values.as_mut_slice(), stride);
+        let out = Output { rows: out.values.as_mut_slice(), stride, accumulate: false };
+        self.product(normed, n_rows, projection, threads, out);
         Ok(())
     }
 
@@ -262,7 +272,7 @@ impl Ops for ReferenceOps {
         &self,
         qkv: &mut Rows<HostDevice>,
         heads: HeadShape,
-        qk_norm: Option<(&Norm<HostDevice>, &Norm<HostDevice>)>,
+        qk_norm: Option<HeadNorms<'_, HostDevice>>,
         rotary: &RotaryTable<HostDevice>,
         spans: &[Span<'_>],
         cache: &mut CacheLayer<HostDevice>,
@@ -319,7 +329,8 @@ impl Ops for ReferenceOps {
         let Workspace { threads, .. } = self.workspace(workspace, 0, 0)?;
         let input = &a.values.as_slice()[..n_rows * a.stride()];
         let stride = x.stride();
-        self.product(input, n_rows, projection, true, threads, x.values.as_mut_slice(), stride);
+        let out = Output { rows: x.values.as_mut_slice(), stride, accumulate: true };
+        self.product(input, n_rows, projection, threads, out);
         Ok(())
     }
 
@@ -340,7 +351,8 @@ impl Ops for ReferenceOps {
         let Workspace { threads, normed, gate_up: both } =
             self.workspace(workspace, n_rows * x.stride(), n_rows * stride)?;
         self.normalize(x, 0..n_rows, norm, normed);
-        self.product(normed, n_rows, gate_up, false, threads, both, stride);
+        let out = Output { rows: both, stride, accumulate: false };
+        self.product(normed, n_rows, gate_up, threads, out);
         let h_stride = h.stride();
         let rows = both.chunks_exact(stride).zip(h.values.as_mut_slice().chunks_exact_mut(h_stride));
         self.workers.for_each(rows, |(both, out)| {

@@ -4,7 +4,7 @@ use half::f16;
 
 use crate::device::HostDevice;
 use crate::model::RopePairing;
-use crate::ops::{CacheLayer, HeadShape, Norm, PAGE_TOKENS, RotaryTable, Span};
+use crate::ops::{CacheLayer, HeadNorms, HeadShape, PAGE_TOKENS, RotaryTable, Span};
 use crate::quant::Format;
 
 use super::pointwise::RmsNorm;
@@ -14,7 +14,7 @@ use super::simd::InstructionSet;
 pub(super) struct Turn<'a> {
     pub set: InstructionSet,
     pub heads: HeadShape,
-    pub qk_norm: Option<(&'a Norm<HostDevice>, &'a Norm<HostDevice>)>,
+    pub qk_norm: Option<HeadNorms<'a, HostDevice>>,
     pub rotary: &'a RotaryTable<HostDevice>,
 }
 

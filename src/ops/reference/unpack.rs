@@ -4,63 +4,68 @@
 
 use std::array::from_fn;
 
-use crate::quant::Block;
 use crate::quant::blocks::*;
+use crate::quant::{Block, PackedScales};
 
 use super::simd::{LANES, Simd, load_padded};
 
-/// Takes weights, sixteen at a time and in order; implementations are `#[inline(always)]`.
+/// Takes the weights of a unit, sixteen at a time and in order; implementations are `#[inline(always)]`.
 pub(super) trait Sink<S: Simd> {
-    /// Weights `16 · index` to `16 · index + 15` of the row; beyond its end they are zero.
+    /// Weights `16 · index` to `16 · index + 15` of the unit; beyond the row's end they are zero.
     fn push(&mut self, index: usize, weights: S::F);
 }
 
-/// A block type whose rows can be had in vectors.
+/// A block type whose rows can be had in vectors. A row is taken in units of whole vectors.
 pub(super) trait Unpack: Block {
+    /// Blocks in a unit; the last unit of a row of single floats may be shorter.
+    const UNIT: usize = 1;
+    /// Vectors in a unit.
+    const VECTORS: usize = Self::UNIT * Self::ELEMENTS / LANES;
     /// Whether weights are unpacked in registers, so that a product may take them straight from the blocks.
-    const IN_REGISTERS: bool = false;
+    const IN_REGISTERS: bool = true;
 
-    /// Pushes the weights of consecutive blocks, numbered from `first` on.
-    #[inline(always)]
-    fn unpack<S: Simd>(simd: S, blocks: &[Self], first: usize, sink: &mut impl Sink<S>) {
-        let mut values = [0.0; 256];
-        let values = &mut values[..Self::ELEMENTS];
-        for (b, block) in blocks.iter().enumerate() {
-            block.dequantize(values);
-            for (j, weights) in values.as_chunks::<LANES>().0.iter().enumerate() {
-                sink.push(first + b * (Self::ELEMENTS / LANES) + j, simd.load(weights));
-            }
-        }
-    }
+    /// Pushes the weights of one unit.
+    fn unpack<S: Simd>(simd: S, unit: &[Self], sink: &mut impl Sink<S>);
 }
 
-impl Unpack for BlockQ4_1 {}
-impl Unpack for BlockQ5_1 {}
-impl Unpack for BlockQ2_K {}
-impl Unpack for BlockQ3_K {}
-impl Unpack for BlockQ8_K {}
-impl Unpack for BlockIQ4_NL {}
-impl Unpack for BlockIQ4_XS {}
+/// Formats that go through memory.
+macro_rules! unpack_through_memory {
+    ($($block:ty),*) => {$(
+        impl Unpack for $block {
+            const IN_REGISTERS: bool = false;
 
-/// Rows of single floats: sixteen are read at a time, the last ones padded with zeros.
+            #[inline(always)]
+            fn unpack<S: Simd>(simd: S, unit: &[Self], sink: &mut impl Sink<S>) {
+                let mut values = [0.0; <$block>::ELEMENTS];
+                for block in unit {
+                    block.dequantize(&mut values);
+                    for (i, weights) in values.as_chunks::<LANES>().0.iter().enumerate() {
+                        sink.push(i, simd.load(weights));
+                    }
+                }
+            }
+        }
+    )*};
+}
+
+unpack_through_memory!(BlockQ4_1, BlockQ5_1, BlockQ2_K, BlockQ3_K, BlockQ8_K, BlockIQ4_NL, BlockIQ4_XS);
+
+/// Rows of single floats: a unit is one vector, the last one of a row padded with zeros.
 macro_rules! unpack_floats {
     ($block:ty, |$simd:ident, $sixteen:ident| $load:expr) => {
         impl Unpack for $block {
-            const IN_REGISTERS: bool = true;
+            const UNIT: usize = LANES;
 
             #[inline(always)]
-            fn unpack<S: Simd>($simd: S, blocks: &[Self], first: usize, sink: &mut impl Sink<S>) {
-                let (whole, rest) = blocks.as_chunks::<LANES>();
-                for (i, $sixteen) in whole.iter().enumerate() {
-                    sink.push(first + i, $load);
+            fn unpack<S: Simd>($simd: S, unit: &[Self], sink: &mut impl Sink<S>) {
+                if let Some($sixteen) = unit.first_chunk::<LANES>() {
+                    return sink.push(0, $load);
                 }
-                if !rest.is_empty() {
-                    let mut values = [0.0; LANES];
-                    for (value, block) in values.iter_mut().zip(rest) {
-                        block.dequantize(std::slice::from_mut(value));
-                    }
-                    sink.push(first + whole.len(), load_padded($simd, &values));
+                let mut values = [0.0; LANES];
+                for (value, block) in values.iter_mut().zip(unit) {
+                    block.dequantize(std::slice::from_mut(value));
                 }
+                sink.push(0, load_padded($simd, &values));
             }
         }
     };
@@ -73,7 +78,7 @@ unpack_floats!(BlockBF16, |simd, sixteen| {
     simd.load(&sixteen.map(|block| f32::from_bits(u32::from(u16::from_le_bytes(block.bytes)) << 16)))
 });
 
-/// The sixteen numbers that four bits can mean.
+/// Sixteen consecutive numbers.
 #[inline(always)]
 fn ramp<S: Simd>(simd: S, from: f32) -> S::F {
     simd.load(&from_fn(|i| from + i as f32))
@@ -85,70 +90,81 @@ fn sixteen<T>(bytes: &[T], chunk: usize) -> &[T; LANES] {
     &bytes.as_chunks::<LANES>().0[chunk]
 }
 
-impl Unpack for BlockQ4_K {
-    const IN_REGISTERS: bool = true;
+/// Sixteen factors, to be taken one by one: `d · code` of each code.
+///
+/// They go through memory on purpose: a broadcast from memory costs a load, one from a register a shuffle, and shuffles
+/// are what unpacking is short of.
+#[inline(always)]
+fn factors<S: Simd>(simd: S, codes: S::I, d: S::F) -> [f32; LANES] {
+    let mut factors = [0.0; LANES];
+    simd.store(simd.mul(d, simd.to_float(codes)), &mut factors);
+    std::hint::black_box(factors)
+}
 
+/// The scales of the eight groups of a Q4_K or Q5_K block, then their minima.
+#[inline(always)]
+fn scales_and_minima<S: Simd>(simd: S, d: f32, dmin: f32, packed: &PackedScales) -> [f32; LANES] {
+    let (scales, minima) = packed.unpack();
+    let codes = from_fn(|i| if i < 8 { scales[i] } else { minima[i - 8] });
+    let d = simd.load(&from_fn(|i| if i < 8 { d } else { dmin }));
+    factors(simd, simd.load_u8(&codes), d)
+}
+
+impl Unpack for BlockQ4_K {
     #[inline(always)]
-    fn unpack<S: Simd>(simd: S, blocks: &[Self], first: usize, sink: &mut impl Sink<S>) {
+    fn unpack<S: Simd>(simd: S, unit: &[Self], sink: &mut impl Sink<S>) {
         let ramp = ramp(simd, 0.0);
-        for (b, block) in blocks.iter().enumerate() {
-            let (d, dmin) = (block.d.to_f32(), block.dmin.to_f32());
-            let (scales, minima) = block.scales.unpack();
-            let table = |group: usize| {
-                let scale = simd.splat(d * f32::from(scales[group]));
-                simd.sub(simd.mul(scale, ramp), simd.splat(dmin * f32::from(minima[group])))
-            };
+        for block in unit {
+            let factors = scales_and_minima(simd, block.d.to_f32(), block.dmin.to_f32(), &block.scales);
             for pair in 0..4 {
-                let at = first + 16 * b + 4 * pair;
-                let (low, high) = (table(2 * pair), table(2 * pair + 1));
+                let table: [S::F; 2] = from_fn(|i| {
+                    let (scale, minimum) = (factors[2 * pair + i], factors[8 + 2 * pair + i]);
+                    simd.sub(simd.mul(simd.splat(scale), ramp), simd.splat(minimum))
+                });
                 let codes: [S::I; 2] = from_fn(|half| simd.load_u8(sixteen(&block.qs, 2 * pair + half)));
-                sink.push(at, simd.lookup(low, codes[0]));
-                sink.push(at + 1, simd.lookup(low, codes[1]));
-                sink.push(at + 2, simd.lookup(high, simd.shift_right::<4>(codes[0])));
-                sink.push(at + 3, simd.lookup(high, simd.shift_right::<4>(codes[1])));
+                sink.push(4 * pair, simd.lookup(table[0], codes[0]));
+                sink.push(4 * pair + 1, simd.lookup(table[0], codes[1]));
+                sink.push(4 * pair + 2, simd.lookup(table[1], simd.shift_right::<4>(codes[0])));
+                sink.push(4 * pair + 3, simd.lookup(table[1], simd.shift_right::<4>(codes[1])));
             }
         }
     }
 }
 
 impl Unpack for BlockQ5_K {
-    const IN_REGISTERS: bool = true;
-
     #[inline(always)]
-    fn unpack<S: Simd>(simd: S, blocks: &[Self], first: usize, sink: &mut impl Sink<S>) {
-        for (b, block) in blocks.iter().enumerate() {
-            let (d, dmin) = (block.d.to_f32(), block.dmin.to_f32());
-            let (scales, minima) = block.scales.unpack();
+    fn unpack<S: Simd>(simd: S, unit: &[Self], sink: &mut impl Sink<S>) {
+        for block in unit {
+            let factors = scales_and_minima(simd, block.d.to_f32(), block.dmin.to_f32(), &block.scales);
             let mut fifth: [S::I; 2] = from_fn(|half| simd.load_u8(sixteen(&block.qh, half)));
             for pair in 0..4 {
-                let at = first + 16 * b + 4 * pair;
-                let scale: [S::F; 2] = from_fn(|i| simd.splat(d * f32::from(scales[2 * pair + i])));
-                let minimum: [S::F; 2] = from_fn(|i| simd.splat(dmin * f32::from(minima[2 * pair + i])));
                 let codes: [S::I; 2] = from_fn(|half| simd.load_u8(sixteen(&block.qs, 2 * pair + half)));
-                for half in 0..2 {
-                    let high = simd.shift_left::<4>(simd.and(fifth[half], 1));
-                    let code = simd.to_float(simd.or(simd.and(codes[half], 15), high));
-                    sink.push(at + half, simd.sub(simd.mul(scale[0], code), minimum[0]));
+                for i in 0..2 {
+                    let scale = simd.splat(factors[2 * pair + i]);
+                    let minimum = simd.splat(factors[8 + 2 * pair + i]);
+                    for half in 0..2 {
+                        let high = simd.shift_left::<4>(simd.and(fifth[half], 1));
+                        let low = if i == 0 {
+                            simd.and(codes[half], 15)
+                        } else {
+                            simd.shift_right::<4>(codes[half])
+                        };
+                        let code = simd.to_float(simd.or(low, high));
+                        sink.push(4 * pair + 2 * i + half, simd.sub(simd.mul(scale, code), minimum));
+                        fifth[half] = simd.shift_right::<1>(fifth[half]);
+                    }
                 }
-                for half in 0..2 {
-                    let high = simd.shift_left::<3>(simd.and(fifth[half], 2));
-                    let code = simd.to_float(simd.or(simd.shift_right::<4>(codes[half]), high));
-                    sink.push(at + 2 + half, simd.sub(simd.mul(scale[1], code), minimum[1]));
-                }
-                fifth = fifth.map(|bits| simd.shift_right::<2>(bits));
             }
         }
     }
 }
 
 impl Unpack for BlockQ6_K {
-    const IN_REGISTERS: bool = true;
-
     #[inline(always)]
-    fn unpack<S: Simd>(simd: S, blocks: &[Self], first: usize, sink: &mut impl Sink<S>) {
+    fn unpack<S: Simd>(simd: S, unit: &[Self], sink: &mut impl Sink<S>) {
         let bias = simd.splat(32.0);
-        for (b, block) in blocks.iter().enumerate() {
-            let d = block.d.to_f32();
+        for block in unit {
+            let scales = factors(simd, simd.load_i8(&block.scales), simd.splat(block.d.to_f32()));
             for half in 0..2 {
                 // Sixteen bytes of `qh` hold the upper bits of four groups, 32 weights apart.
                 let high: [S::I; 2] = from_fn(|part| simd.load_u8(sixteen(&block.qh, 2 * half + part)));
@@ -161,9 +177,9 @@ impl Unpack for BlockQ6_K {
                         2 => simd.or(simd.shift_right::<4>(low), simd.and(high, 48)),
                         _ => simd.or(simd.shift_right::<4>(low), simd.shift_right::<2>(simd.and(high, 192))),
                     };
-                    let scale = simd.splat(d * f32::from(block.scales[8 * half + group]));
                     let code = simd.sub(simd.to_float(code), bias);
-                    sink.push(first + 16 * b + 8 * half + group, simd.mul(scale, code));
+                    let group = 8 * half + group;
+                    sink.push(group, simd.mul(simd.splat(scales[group]), code));
                 }
             }
         }
@@ -171,49 +187,43 @@ impl Unpack for BlockQ6_K {
 }
 
 impl Unpack for BlockQ8_0 {
-    const IN_REGISTERS: bool = true;
-
     #[inline(always)]
-    fn unpack<S: Simd>(simd: S, blocks: &[Self], first: usize, sink: &mut impl Sink<S>) {
-        for (b, block) in blocks.iter().enumerate() {
+    fn unpack<S: Simd>(simd: S, unit: &[Self], sink: &mut impl Sink<S>) {
+        for block in unit {
             let scale = simd.splat(block.d.to_f32());
             for half in 0..2 {
                 let code = simd.to_float(simd.load_i8(sixteen(&block.qs, half)));
-                sink.push(first + 2 * b + half, simd.mul(scale, code));
+                sink.push(half, simd.mul(scale, code));
             }
         }
     }
 }
 
 impl Unpack for BlockQ4_0 {
-    const IN_REGISTERS: bool = true;
-
     #[inline(always)]
-    fn unpack<S: Simd>(simd: S, blocks: &[Self], first: usize, sink: &mut impl Sink<S>) {
+    fn unpack<S: Simd>(simd: S, unit: &[Self], sink: &mut impl Sink<S>) {
         let ramp = ramp(simd, -8.0);
-        for (b, block) in blocks.iter().enumerate() {
+        for block in unit {
             let table = simd.mul(simd.splat(block.d.to_f32()), ramp);
             let codes = simd.load_u8(&block.qs);
-            sink.push(first + 2 * b, simd.lookup(table, codes));
-            sink.push(first + 2 * b + 1, simd.lookup(table, simd.shift_right::<4>(codes)));
+            sink.push(0, simd.lookup(table, codes));
+            sink.push(1, simd.lookup(table, simd.shift_right::<4>(codes)));
         }
     }
 }
 
 impl Unpack for BlockQ5_0 {
-    const IN_REGISTERS: bool = true;
-
     #[inline(always)]
-    fn unpack<S: Simd>(simd: S, blocks: &[Self], first: usize, sink: &mut impl Sink<S>) {
+    fn unpack<S: Simd>(simd: S, unit: &[Self], sink: &mut impl Sink<S>) {
         let bias = simd.splat(16.0);
-        for (b, block) in blocks.iter().enumerate() {
+        for block in unit {
             let scale = simd.splat(block.d.to_f32());
             let bits = u32::from_le_bytes(block.qh);
             let codes = simd.load_u8(&block.qs);
             for (half, low) in [simd.and(codes, 15), simd.shift_right::<4>(codes)].into_iter().enumerate() {
                 let high = simd.load_u8(&from_fn(|j| ((bits >> (16 * half + j)) as u8 & 1) << 4));
                 let code = simd.sub(simd.to_float(simd.or(low, high)), bias);
-                sink.push(first + 2 * b + half, simd.mul(scale, code));
+                sink.push(half, simd.mul(scale, code));
             }
         }
     }
@@ -230,19 +240,21 @@ mod tests {
         out: Vec<f32>,
     }
 
-    impl<S: Simd> Sink<S> for (S, &mut Vec<f32>) {
+    impl<S: Simd> Sink<S> for (S, usize, &mut Vec<f32>) {
         fn push(&mut self, index: usize, weights: S::F) {
-            assert_eq!(self.1.len(), index * LANES, "weights are pushed in order");
+            assert_eq!(self.2.len(), (self.1 + index) * LANES, "weights are pushed in order");
             let mut values = [0.0; LANES];
             self.0.store(weights, &mut values);
-            self.1.extend(values);
+            self.2.extend(values);
         }
     }
 
     impl<B: Unpack> Kernel for Collect<'_, B> {
         type Output = Vec<f32>;
         fn run<S: Simd>(mut self, simd: S) -> Vec<f32> {
-            B::unpack(simd, self.blocks, 0, &mut (simd, &mut self.out));
+            for (i, unit) in self.blocks.chunks(B::UNIT).enumerate() {
+                B::unpack(simd, unit, &mut (simd, i * B::VECTORS, &mut self.out));
+            }
             self.out
         }
     }

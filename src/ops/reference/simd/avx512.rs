@@ -61,6 +61,10 @@ impl Simd for Avx512 {
         unsafe { _mm512_storeu_ps(into.as_mut_ptr(), value) }
     }
     #[inline(always)]
+    fn prefetch(self, from: &[f32; LANES]) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().cast()) }
+    }
+    #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {
         unsafe { _mm512_add_ps(a, b) }
     }

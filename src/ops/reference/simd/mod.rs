@@ -24,6 +24,8 @@ pub(super) trait Simd: Copy + Send + Sync {
     fn splat(self, value: f32) -> Self::F;
     fn load(self, from: &[f32; LANES]) -> Self::F;
     fn store(self, value: Self::F, into: &mut [f32; LANES]);
+    /// Asks for memory that will be read soon.
+    fn prefetch(self, from: &[f32; LANES]);
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;

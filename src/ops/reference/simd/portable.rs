@@ -31,6 +31,8 @@ impl Simd for Portable {
         *into = value;
     }
     #[inline(always)]
+    fn prefetch(self, _from: &[f32; LANES]) {}
+    #[inline(always)]
     fn add(self, a: F, b: F) -> F {
         from_fn(|i| a[i] + b[i])
     }
