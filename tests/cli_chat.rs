@@ -1,11 +1,16 @@
 //! Conversations, and what Ctrl-C and a closed pipe do.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
+use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::command::{golden, json, stdout, worker};
+use common::command::{file, golden, ids, json, list, stdout, worker};
 use serde_json::Value;
+use worker_orcd::gguf::{Gguf, GgufWriter, MetadataValue, TensorInfo};
 
 fn lines(output: &[u8]) -> Vec<Value> {
     output.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(from_json).collect()
@@ -37,9 +42,8 @@ fn what_was_said_is_remembered_until_it_is_cleared() {
     };
     let two = talk("Hello\nTell me more\n");
     assert_eq!(two.len(), 2);
-    let ids = |reply: &Value, name: &str| common::command::ids(&reply[name]);
-    let (first, second) = (ids(&two[0], "prompt_ids"), ids(&two[1], "prompt_ids"));
-    let said = [first.clone(), ids(&two[0], "ids")].concat();
+    let (first, second) = (ids(&two[0]["prompt_ids"]), ids(&two[1]["prompt_ids"]));
+    let said = [first.clone(), ids(&two[0]["ids"])].concat();
     assert_eq!(second[..said.len()], said, "the second prompt begins with the first turn");
     assert!(second.len() > said.len());
     let run = two[1]["timings"]["prompt_tokens"].as_u64().unwrap();
@@ -51,12 +55,31 @@ fn what_was_said_is_remembered_until_it_is_cleared() {
     assert_eq!(cleared[0]["ids"], cleared[1]["ids"]);
 }
 
+/// The model in the box with a template that takes every role.
+fn with_plain_template(path: &str) {
+    let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/box.gguf")).unwrap();
+    let model = Gguf::from_bytes(bytes).unwrap();
+    let mut writer = GgufWriter::from_gguf(&model).unwrap();
+    let template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[assistant]";
+    writer.set("tokenizer.chat_template", MetadataValue::String(template.to_owned()));
+    let write = |_: usize, tensor: &TensorInfo, out: &mut dyn Write| {
+        out.write_all(model.data(model.tensor(&tensor.name).unwrap()))
+    };
+    writer.write_file(Path::new(path), write).unwrap();
+}
+
 #[test]
-fn a_system_prompt_comes_first() {
-    let with = [&["chat", "-st", "-sys", "You are a rabbit.", "-p", "Hi", "--json"], &GREEDY[..]].concat();
-    let without = [&["chat", "-st", "-p", "Hi", "--json"], &GREEDY[..]].concat();
-    let n_ids = |arguments: &[&str]| json(arguments)["prompt_ids"].as_array().unwrap().len();
-    assert!(n_ids(&with) > n_ids(&without));
+fn a_system_prompt_comes_first_and_stays_when_cleared() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(&folder, "plain.gguf");
+    with_plain_template(&path);
+    let arguments = [&["chat", "-m", &path, "-sys", "You are a rabbit.", "--json"], &GREEDY[..]].concat();
+    let output = worker(&arguments).write_stdin("Hi\n/clear\nHi\n").assert().success();
+    for reply in lines(&output.get_output().stdout) {
+        let prompt = list(&ids(&reply["prompt_ids"]));
+        let text = String::from_utf8(stdout(&["tokenize", "-m", &path, "--decode", &prompt])).unwrap();
+        assert_eq!(text, "[system] You are a rabbit.\n[user] Hi\n[assistant]");
+    }
 }
 
 #[test]

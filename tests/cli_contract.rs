@@ -1,5 +1,7 @@
 //! What scripts rely on: the output of each subcommand, against the golden models.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::command::{file, golden, ids, json, list, stdout, worker};

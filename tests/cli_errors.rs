@@ -1,5 +1,7 @@
 //! Exit codes: 0, 1 failure, 2 usage, 3 bad model, 4 no device, 5 does not fit. Each error says what and how to cure it.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::command::{file, golden, worker};
@@ -70,7 +72,7 @@ fn senseless_requests_are_2() {
         (&["--tokens", "1,x"], "invalid"),
         (&["--tokens", ""], "invalid"),
         (&["--tokens", "1,384"], "token 384 is not in the vocabulary of 384 tokens"),
-        (&["-p", "a", "--temp", "-1"], "--temp"),
+        (&["-p", "a", "--temp", "-1"], "temperature is -1"),
         (&["-p", "a", "--temp", "nan"], "temperature"),
         (&["-p", "a", "--top-p", "1.5"], "top_p is 1.5"),
         (&["-p", "a", "--device", "gpu"], "`gpu` is not a device"),

@@ -1,4 +1,4 @@
-//! The command: flags in [`args`], one file for each subcommand, exit codes in [`error`].
+//! The command: flags in `args`, one file for each subcommand, exit codes in `error`.
 
 mod args;
 mod bench;
@@ -14,6 +14,7 @@ mod reply;
 mod source;
 mod synth;
 mod tokenize;
+mod values;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -27,7 +28,7 @@ use error::CliError;
 /// Runs the command that the process's arguments describe.
 pub fn main() -> ExitCode {
     start_logging();
-    let cli = match Cli::try_parse_from(args::spelled_out(std::env::args_os())) {
+    let cli = match Cli::try_parse_from(values::spelled_out(std::env::args_os())) {
         Ok(cli) => cli,
         // Help and version come this way too; it ends the process with 0 or 2.
         Err(error) => error.exit(),

@@ -23,6 +23,3 @@ pub use typed::{
     Llama, Llama31, LlamaWeightLoader, MODELS, ModelKind, ModelRow, Phi3, Phi3WeightLoader, Phi4, Qwen2,
     Qwen2WeightLoader, Qwen3, Qwen3WeightLoader, SmolLm2, Typed, WeightLoader, open_tokenizer,
 };
-
-pub use crate::quant::Format;
-pub use crate::sampler::SamplerConfig;
