@@ -202,6 +202,19 @@ fn inspect_says_everything_in_json() {
 }
 
 #[test]
+fn a_token_reads_one_row_of_the_embedding_and_the_output() {
+    for (name, is_tied) in [(PHI3, false), ("smollm2/smollm2-Q4_K_M", true)] {
+        let file = Gguf::open(golden(name)).unwrap();
+        let all: u64 = file.tensors().iter().map(|tensor| tensor.n_bytes).sum();
+        let embedding = file.tensor("token_embd.weight").unwrap();
+        let row = embedding.n_bytes / embedding.n_rows();
+        let expected = if is_tied { all + row } else { all - embedding.n_bytes + row };
+        let memory = &json(&["inspect", "-m", &golden(name), "--json"])["memory"];
+        assert_eq!(memory["weight_bytes_per_token"], expected, "{name}");
+    }
+}
+
+#[test]
 fn the_largest_context_respects_the_limit() {
     let model = golden(PHI3);
     let inspect = |limit: &str| json(&["inspect", "-m", &model, "--vram-limit", limit, "-t", "2", "--json"]);

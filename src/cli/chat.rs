@@ -79,7 +79,12 @@ fn read_turn(is_interactive: bool) -> Result<Turn, CliError> {
         let read = stdin().lock().read_line(&mut line);
         let n = read.map_err(|source| CliError::Read { path: PathBuf::from("stdin"), source })?;
         match line.trim() {
-            _ if n == 0 => return Ok(Turn::End),
+            _ if n == 0 => {
+                if is_interactive {
+                    note(""); // Ctrl-D leaves the cursor behind the prompt
+                }
+                return Ok(Turn::End);
+            }
             "" => {}
             "/exit" => return Ok(Turn::End),
             "/clear" => return Ok(Turn::Clear),

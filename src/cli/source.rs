@@ -55,13 +55,19 @@ impl ModelFile {
         Ok(Model::load_from(&self.gguf, &self.path, options, &mut progress::bar("loading"))?)
     }
 
-    /// Bytes of weights that one generated token reads: all, but of an embedding that is not the output too, one row.
+    /// Bytes of weights that one generated token reads: one row of the embedding, and all else; where the embedding is
+    /// the output too, all of it once more.
     pub(super) fn weight_bytes_per_token(&self, config: &ModelConfig) -> Result<u64, InferError> {
         let mut bytes = 0;
         for spec in schema(config) {
             let tensor = spec.find(&self.gguf).map_err(|error| InferError::of_model(&self.path, error))?;
-            let is_looked_up = spec.slot == Slot::TokenEmbedding && !config.tied_output;
-            bytes += if is_looked_up { tensor.n_bytes / tensor.n_rows().max(1) } else { tensor.n_bytes };
+            let is_embedding = spec.slot == Slot::TokenEmbedding;
+            if is_embedding {
+                bytes += tensor.n_bytes / tensor.n_rows().max(1);
+            }
+            if !is_embedding || config.tied_output {
+                bytes += tensor.n_bytes;
+            }
         }
         Ok(bytes)
     }

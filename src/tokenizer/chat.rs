@@ -179,6 +179,7 @@ fn strftime_now(format: &str) -> Result<String, Error> {
     strftime(format, seconds)
 }
 
+/// A time in seconds since 1970, in UTC, in those fields.
 pub(crate) fn strftime(format: &str, seconds: u64) -> Result<String, Error> {
     const MONTHS: [&str; 12] = [
         "January",

@@ -6,7 +6,7 @@ mod text;
 
 use super::args::InspectArgs;
 use super::error::CliError;
-use super::output::{print, print_pretty_json};
+use super::output::{print, print_json};
 use super::source::ModelFile;
 
 use facts::Facts;
@@ -15,5 +15,5 @@ pub(super) fn run(args: &InspectArgs) -> Result<(), CliError> {
     // A device that is not there is an error, a file that holds no model is not.
     args.load.device.resolved_name()?;
     let facts = Facts::gather(ModelFile::open(&args.model)?, &args.load);
-    if args.json { print_pretty_json(&json::report(&facts)) } else { print(text::report(&facts)) }
+    if args.json { print_json(&json::report(&facts)) } else { print(text::report(&facts)) }
 }
