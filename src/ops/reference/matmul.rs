@@ -209,10 +209,18 @@ impl<B: Unpack> FewTokens<'_, B> {
                 let to = blocks_per_row.min(from + B::UNIT);
                 let at = from / B::UNIT * B::VECTORS;
                 let x = x.map(|x| &x[at..at + B::VECTORS]);
-                for i in 0..STEP_ROWS {
-                    let mut dot = Dot { simd, x, sums: sums[i] };
-                    B::unpack(simd, &rows[i][from..to], &mut dot);
-                    sums[i] = dot.sums;
+                let units = rows.map(|row| &row[from..to]);
+                // A loop and not `map`, whose closure would not be compiled for the instruction set.
+                let mut scales = [B::scales(simd, units[0]); STEP_ROWS];
+                for (scales, unit) in scales.iter_mut().zip(units).skip(1) {
+                    *scales = B::scales(simd, unit);
+                }
+                for part in 0..B::PARTS {
+                    for ((unit, scales), sums) in units.iter().zip(&scales).zip(&mut sums) {
+                        let mut dot = Dot { simd, x, sums: *sums };
+                        B::part(simd, unit, scales, part, &mut dot);
+                        *sums = dot.sums;
+                    }
                 }
             }
             for (i, sums) in sums.iter().enumerate().take(n) {
@@ -270,13 +278,9 @@ impl ManyTokens<'_> {
                         &self.weights[row * vectors..][from..to]
                     });
                     // Each tile asks for its share of them.
-                    let share = (T * (to - from)).div_ceil(n_tiles);
-                    for line in
-                        (tile * share..(tile + 1) * share).take_while(|line| *line < T * ahead[0].len())
-                    {
-                        simd.prefetch(&ahead[line % T][line / T]);
-                    }
-                    tile_product::<S, R, T>(simd, rows, x, sums, from == 0);
+                    let share =
+                        ahead[tile % T].chunks((to - from).div_ceil(n_tiles.div_ceil(T))).nth(tile / T);
+                    tile_product::<S, R, T>(simd, rows, x, sums, share.unwrap_or(&[]), from == 0);
                 }
             }
             self.finish::<S, T>(simd, sums, token);
@@ -302,13 +306,14 @@ impl ManyTokens<'_> {
     }
 }
 
-/// Adds the products of R rows and T tokens to R x T sums of sixteen lanes.
+/// Adds the products of R rows and T tokens to R x T sums of sixteen lanes; asks for the memory `ahead` meanwhile.
 #[inline(always)]
 fn tile_product<S: Simd, const R: usize, const T: usize>(
     simd: S,
     rows: [&[[f32; LANES]]; R],
     x: [&[[f32; LANES]]; T],
     sums: &mut [[[f32; LANES]; T]],
+    ahead: &[[f32; LANES]],
     fresh: bool,
 ) {
     let mut acc: [[S::F; T]; R] = std::array::from_fn(|r| {
@@ -318,6 +323,9 @@ fn tile_product<S: Simd, const R: usize, const T: usize>(
     let rows = rows.map(|row| &row[..n]);
     let x = x.map(|x| &x[..n]);
     for k in 0..n {
+        if let Some(line) = ahead.get(k) {
+            simd.prefetch(line);
+        }
         let weights: [S::F; R] = std::array::from_fn(|r| simd.load(&rows[r][k]));
         for t in 0..T {
             let x = simd.load(&x[t][k]);

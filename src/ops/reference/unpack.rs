@@ -5,7 +5,7 @@
 use std::array::from_fn;
 
 use crate::quant::blocks::*;
-use crate::quant::{Block, PackedScales};
+use crate::quant::{Block, Half, PackedScales};
 
 use super::simd::{LANES, Simd, load_padded};
 
@@ -15,27 +15,47 @@ pub(super) trait Sink<S: Simd> {
     fn push(&mut self, index: usize, weights: S::F);
 }
 
-/// A block type whose rows can be had in vectors. A row is taken in units of whole vectors.
+/// A block type whose rows can be had in vectors. A row is taken in units of whole vectors, a unit in parts, so that the
+/// units of several rows can be taken side by side.
 pub(super) trait Unpack: Block {
+    /// What the weights of a unit are made with, unpacked once for all its parts.
+    type Scales: Copy;
     /// Blocks in a unit; the last unit of a row of single floats may be shorter.
     const UNIT: usize = 1;
     /// Vectors in a unit.
     const VECTORS: usize = Self::UNIT * Self::ELEMENTS / LANES;
+    /// Parts of a unit.
+    const PARTS: usize = 1;
     /// Whether weights are unpacked in registers, so that a product may take them straight from the blocks.
     const IN_REGISTERS: bool = true;
 
-    /// Pushes the weights of one unit.
-    fn unpack<S: Simd>(simd: S, unit: &[Self], sink: &mut impl Sink<S>);
+    /// Unpacks the scales of a unit.
+    fn scales<S: Simd>(simd: S, unit: &[Self]) -> Self::Scales;
+
+    /// Pushes the weights of one part.
+    fn part<S: Simd>(simd: S, unit: &[Self], scales: &Self::Scales, part: usize, sink: &mut impl Sink<S>);
+
+    /// Pushes the weights of all parts.
+    #[inline(always)]
+    fn unpack<S: Simd>(simd: S, unit: &[Self], sink: &mut impl Sink<S>) {
+        let scales = Self::scales(simd, unit);
+        for part in 0..Self::PARTS {
+            Self::part(simd, unit, &scales, part, sink);
+        }
+    }
 }
 
 /// Formats that go through memory.
 macro_rules! unpack_through_memory {
     ($($block:ty),*) => {$(
         impl Unpack for $block {
+            type Scales = ();
             const IN_REGISTERS: bool = false;
 
             #[inline(always)]
-            fn unpack<S: Simd>(simd: S, unit: &[Self], sink: &mut impl Sink<S>) {
+            fn scales<S: Simd>(_: S, _: &[Self]) {}
+            #[inline(always)]
+            fn part<S: Simd>(simd: S, unit: &[Self], _: &(), _: usize, sink: &mut impl Sink<S>) {
                 let mut values = [0.0; <$block>::ELEMENTS];
                 for block in unit {
                     block.dequantize(&mut values);
@@ -54,10 +74,13 @@ unpack_through_memory!(BlockQ4_1, BlockQ5_1, BlockQ2_K, BlockQ3_K, BlockQ8_K, Bl
 macro_rules! unpack_floats {
     ($block:ty, |$simd:ident, $sixteen:ident| $load:expr) => {
         impl Unpack for $block {
+            type Scales = ();
             const UNIT: usize = LANES;
 
             #[inline(always)]
-            fn unpack<S: Simd>($simd: S, unit: &[Self], sink: &mut impl Sink<S>) {
+            fn scales<S: Simd>(_: S, _: &[Self]) {}
+            #[inline(always)]
+            fn part<S: Simd>($simd: S, unit: &[Self], _: &(), _: usize, sink: &mut impl Sink<S>) {
                 if let Some($sixteen) = unit.first_chunk::<LANES>() {
                     return sink.push(0, $load);
                 }
@@ -72,8 +95,7 @@ macro_rules! unpack_floats {
 }
 
 unpack_floats!(BlockF32, |simd, sixteen| simd.load(&sixteen.map(|block| f32::from_le_bytes(block.bytes))));
-unpack_floats!(BlockF16, |simd, sixteen| simd
-    .load_half(&sixteen.map(|block| u16::from_le_bytes(block.value.0))));
+unpack_floats!(BlockF16, |simd, sixteen| simd.load_half(&sixteen.map(|block| bits(block.value))));
 unpack_floats!(BlockBF16, |simd, sixteen| {
     simd.load(&sixteen.map(|block| f32::from_bits(u32::from(u16::from_le_bytes(block.bytes)) << 16)))
 });
@@ -90,6 +112,17 @@ fn sixteen<T>(bytes: &[T], chunk: usize) -> &[T; LANES] {
     &bytes.as_chunks::<LANES>().0[chunk]
 }
 
+#[inline(always)]
+fn bits(half: Half) -> u16 {
+    u16::from_le_bytes(half.0)
+}
+
+/// A half in every lane.
+#[inline(always)]
+fn splat_half<S: Simd>(simd: S, half: Half) -> S::F {
+    simd.load_half(&[bits(half); LANES])
+}
+
 /// Sixteen factors, to be taken one by one: `d · code` of each code.
 ///
 /// They go through memory on purpose: a broadcast from memory costs a load, one from a register a shuffle, and shuffles
@@ -103,131 +136,124 @@ fn factors<S: Simd>(simd: S, codes: S::I, d: S::F) -> [f32; LANES] {
 
 /// The scales of the eight groups of a Q4_K or Q5_K block, then their minima.
 #[inline(always)]
-fn scales_and_minima<S: Simd>(simd: S, d: f32, dmin: f32, packed: &PackedScales) -> [f32; LANES] {
+fn scales_and_minima<S: Simd>(simd: S, d: Half, dmin: Half, packed: &PackedScales) -> [f32; LANES] {
     let (scales, minima) = packed.unpack();
     let codes = from_fn(|i| if i < 8 { scales[i] } else { minima[i - 8] });
-    let d = simd.load(&from_fn(|i| if i < 8 { d } else { dmin }));
-    factors(simd, simd.load_u8(&codes), d)
+    let halves = from_fn(|i| bits(if i < 8 { d } else { dmin }));
+    factors(simd, simd.load_u8(&codes), simd.load_half(&halves))
 }
 
 impl Unpack for BlockQ4_K {
+    type Scales = [f32; LANES];
+    const PARTS: usize = 4;
+
     #[inline(always)]
-    fn unpack<S: Simd>(simd: S, unit: &[Self], sink: &mut impl Sink<S>) {
+    fn scales<S: Simd>(simd: S, unit: &[Self]) -> [f32; LANES] {
+        scales_and_minima(simd, unit[0].d, unit[0].dmin, &unit[0].scales)
+    }
+    #[inline(always)]
+    fn part<S: Simd>(simd: S, unit: &[Self], factors: &[f32; LANES], part: usize, sink: &mut impl Sink<S>) {
         let ramp = ramp(simd, 0.0);
-        for block in unit {
-            let factors = scales_and_minima(simd, block.d.to_f32(), block.dmin.to_f32(), &block.scales);
-            for pair in 0..4 {
-                let table: [S::F; 2] = from_fn(|i| {
-                    let (scale, minimum) = (factors[2 * pair + i], factors[8 + 2 * pair + i]);
-                    simd.sub(simd.mul(simd.splat(scale), ramp), simd.splat(minimum))
-                });
-                let codes: [S::I; 2] = from_fn(|half| simd.load_u8(sixteen(&block.qs, 2 * pair + half)));
-                sink.push(4 * pair, simd.lookup(table[0], codes[0]));
-                sink.push(4 * pair + 1, simd.lookup(table[0], codes[1]));
-                sink.push(4 * pair + 2, simd.lookup(table[1], simd.shift_right::<4>(codes[0])));
-                sink.push(4 * pair + 3, simd.lookup(table[1], simd.shift_right::<4>(codes[1])));
-            }
-        }
+        let table: [S::F; 2] = from_fn(|i| {
+            let (scale, minimum) = (factors[2 * part + i], factors[8 + 2 * part + i]);
+            simd.sub(simd.mul(simd.splat(scale), ramp), simd.splat(minimum))
+        });
+        let codes: [S::I; 2] = from_fn(|half| simd.load_u8(sixteen(&unit[0].qs, 2 * part + half)));
+        sink.push(4 * part, simd.lookup(table[0], codes[0]));
+        sink.push(4 * part + 1, simd.lookup(table[0], codes[1]));
+        sink.push(4 * part + 2, simd.lookup(table[1], simd.shift_right::<4>(codes[0])));
+        sink.push(4 * part + 3, simd.lookup(table[1], simd.shift_right::<4>(codes[1])));
     }
 }
 
 impl Unpack for BlockQ5_K {
+    type Scales = [f32; LANES];
+    const PARTS: usize = 4;
+
     #[inline(always)]
-    fn unpack<S: Simd>(simd: S, unit: &[Self], sink: &mut impl Sink<S>) {
-        for block in unit {
-            let factors = scales_and_minima(simd, block.d.to_f32(), block.dmin.to_f32(), &block.scales);
-            let mut fifth: [S::I; 2] = from_fn(|half| simd.load_u8(sixteen(&block.qh, half)));
-            for pair in 0..4 {
-                let codes: [S::I; 2] = from_fn(|half| simd.load_u8(sixteen(&block.qs, 2 * pair + half)));
-                for i in 0..2 {
-                    let scale = simd.splat(factors[2 * pair + i]);
-                    let minimum = simd.splat(factors[8 + 2 * pair + i]);
-                    for half in 0..2 {
-                        let high = simd.shift_left::<4>(simd.and(fifth[half], 1));
-                        let low = if i == 0 {
-                            simd.and(codes[half], 15)
-                        } else {
-                            simd.shift_right::<4>(codes[half])
-                        };
-                        let code = simd.to_float(simd.or(low, high));
-                        sink.push(4 * pair + 2 * i + half, simd.sub(simd.mul(scale, code), minimum));
-                        fifth[half] = simd.shift_right::<1>(fifth[half]);
-                    }
-                }
+    fn scales<S: Simd>(simd: S, unit: &[Self]) -> [f32; LANES] {
+        scales_and_minima(simd, unit[0].d, unit[0].dmin, &unit[0].scales)
+    }
+    #[inline(always)]
+    fn part<S: Simd>(simd: S, unit: &[Self], factors: &[f32; LANES], part: usize, sink: &mut impl Sink<S>) {
+        let codes: [S::I; 2] = from_fn(|half| simd.load_u8(sixteen(&unit[0].qs, 2 * part + half)));
+        for i in 0..2 {
+            let group = 2 * part + i;
+            let (scale, minimum) = (simd.splat(factors[group]), simd.splat(factors[8 + group]));
+            for (half, &code) in codes.iter().enumerate() {
+                let fifth = simd.shift_right_by(simd.load_u8(sixteen(&unit[0].qh, half)), group as u32);
+                let low = if i == 0 { simd.and(code, 15) } else { simd.shift_right::<4>(code) };
+                let code = simd.to_float(simd.or(low, simd.shift_left::<4>(simd.and(fifth, 1))));
+                sink.push(2 * group + half, simd.sub(simd.mul(scale, code), minimum));
             }
         }
     }
 }
 
 impl Unpack for BlockQ6_K {
+    type Scales = [f32; LANES];
+    const PARTS: usize = 2;
+
     #[inline(always)]
-    fn unpack<S: Simd>(simd: S, unit: &[Self], sink: &mut impl Sink<S>) {
+    fn scales<S: Simd>(simd: S, unit: &[Self]) -> [f32; LANES] {
+        factors(simd, simd.load_i8(&unit[0].scales), splat_half(simd, unit[0].d))
+    }
+    #[inline(always)]
+    fn part<S: Simd>(simd: S, unit: &[Self], scales: &[f32; LANES], part: usize, sink: &mut impl Sink<S>) {
         let bias = simd.splat(32.0);
-        for block in unit {
-            let scales = factors(simd, simd.load_i8(&block.scales), simd.splat(block.d.to_f32()));
-            for half in 0..2 {
-                // Sixteen bytes of `qh` hold the upper bits of four groups, 32 weights apart.
-                let high: [S::I; 2] = from_fn(|part| simd.load_u8(sixteen(&block.qh, 2 * half + part)));
-                let low: [S::I; 4] = from_fn(|i| simd.load_u8(sixteen(&block.ql, 4 * half + i)));
-                for group in 0..8 {
-                    let (high, low) = (high[group % 2], low[group % 4]);
-                    let code = match group / 2 {
-                        0 => simd.or(simd.and(low, 15), simd.shift_left::<4>(simd.and(high, 3))),
-                        1 => simd.or(simd.and(low, 15), simd.shift_left::<2>(simd.and(high, 12))),
-                        2 => simd.or(simd.shift_right::<4>(low), simd.and(high, 48)),
-                        _ => simd.or(simd.shift_right::<4>(low), simd.shift_right::<2>(simd.and(high, 192))),
-                    };
-                    let code = simd.sub(simd.to_float(code), bias);
-                    let group = 8 * half + group;
-                    sink.push(group, simd.mul(simd.splat(scales[group]), code));
+        // Sixteen bytes of `qh` hold the upper bits of four groups, 32 weights apart.
+        let high: [S::I; 2] = from_fn(|i| simd.load_u8(sixteen(&unit[0].qh, 2 * part + i)));
+        let low: [S::I; 4] = from_fn(|i| simd.load_u8(sixteen(&unit[0].ql, 4 * part + i)));
+        for group in 0..8 {
+            let (high, low) = (high[group % 2], low[group % 4]);
+            let code = match group / 2 {
+                0 => simd.or(simd.and(low, 15), simd.shift_left::<4>(simd.and(high, 3))),
+                1 => simd.or(simd.and(low, 15), simd.shift_left::<2>(simd.and(high, 12))),
+                2 => simd.or(simd.shift_right::<4>(low), simd.and(high, 48)),
+                _ => simd.or(simd.shift_right::<4>(low), simd.shift_right::<2>(simd.and(high, 192))),
+            };
+            let code = simd.sub(simd.to_float(code), bias);
+            let group = 8 * part + group;
+            sink.push(group, simd.mul(simd.splat(scales[group]), code));
+        }
+    }
+}
+
+/// Formats of 32 weights with one scale: what is pushed for each half of a block.
+macro_rules! unpack_halves {
+    ($block:ty, |$simd:ident, $unit:ident, $d:ident, $half:ident| $weights:expr) => {
+        impl Unpack for $block {
+            type Scales = ();
+
+            #[inline(always)]
+            fn scales<S: Simd>(_: S, _: &[Self]) {}
+            #[inline(always)]
+            fn part<S: Simd>($simd: S, unit: &[Self], _: &(), _: usize, sink: &mut impl Sink<S>) {
+                let $unit = &unit[0];
+                let $d = splat_half($simd, $unit.d);
+                for $half in 0..2 {
+                    sink.push($half, $weights);
                 }
             }
         }
-    }
+    };
 }
 
-impl Unpack for BlockQ8_0 {
-    #[inline(always)]
-    fn unpack<S: Simd>(simd: S, unit: &[Self], sink: &mut impl Sink<S>) {
-        for block in unit {
-            let scale = simd.splat(block.d.to_f32());
-            for half in 0..2 {
-                let code = simd.to_float(simd.load_i8(sixteen(&block.qs, half)));
-                sink.push(half, simd.mul(scale, code));
-            }
-        }
-    }
-}
-
-impl Unpack for BlockQ4_0 {
-    #[inline(always)]
-    fn unpack<S: Simd>(simd: S, unit: &[Self], sink: &mut impl Sink<S>) {
-        let ramp = ramp(simd, -8.0);
-        for block in unit {
-            let table = simd.mul(simd.splat(block.d.to_f32()), ramp);
-            let codes = simd.load_u8(&block.qs);
-            sink.push(0, simd.lookup(table, codes));
-            sink.push(1, simd.lookup(table, simd.shift_right::<4>(codes)));
-        }
-    }
-}
-
-impl Unpack for BlockQ5_0 {
-    #[inline(always)]
-    fn unpack<S: Simd>(simd: S, unit: &[Self], sink: &mut impl Sink<S>) {
-        let bias = simd.splat(16.0);
-        for block in unit {
-            let scale = simd.splat(block.d.to_f32());
-            let bits = u32::from_le_bytes(block.qh);
-            let codes = simd.load_u8(&block.qs);
-            for (half, low) in [simd.and(codes, 15), simd.shift_right::<4>(codes)].into_iter().enumerate() {
-                let high = simd.load_u8(&from_fn(|j| ((bits >> (16 * half + j)) as u8 & 1) << 4));
-                let code = simd.sub(simd.to_float(simd.or(low, high)), bias);
-                sink.push(half, simd.mul(scale, code));
-            }
-        }
-    }
-}
+unpack_halves!(BlockQ8_0, |simd, block, d, half| {
+    simd.mul(d, simd.to_float(simd.load_i8(sixteen(&block.qs, half))))
+});
+unpack_halves!(BlockQ4_0, |simd, block, d, half| {
+    let codes = simd.load_u8(&block.qs);
+    let table = simd.mul(d, ramp(simd, -8.0));
+    simd.lookup(table, if half == 0 { codes } else { simd.shift_right::<4>(codes) })
+});
+unpack_halves!(BlockQ5_0, |simd, block, d, half| {
+    let codes = simd.load_u8(&block.qs);
+    let low = if half == 0 { simd.and(codes, 15) } else { simd.shift_right::<4>(codes) };
+    let fifth = simd.spread_bits(u32::from_le_bytes(block.qh) >> (16 * half));
+    let code = simd.to_float(simd.or(low, simd.shift_left::<4>(fifth)));
+    simd.mul(d, simd.sub(code, simd.splat(16.0)))
+});
 
 #[cfg(test)]
 mod tests {

@@ -134,6 +134,21 @@ impl Simd for Avx2 {
         unsafe { a.map(|a| _mm256_slli_epi32::<N>(a)) }
     }
     #[inline(always)]
+    fn shift_right_by(self, a: I, n: u32) -> I {
+        unsafe { a.map(|a| _mm256_srl_epi32(a, _mm_cvtsi32_si128(n as i32))) }
+    }
+    #[inline(always)]
+    fn spread_bits(self, bits: u32) -> I {
+        unsafe {
+            let bits = _mm256_set1_epi32(bits as i32);
+            [0, 8].map(|first| {
+                let lanes =
+                    _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(first));
+                _mm256_and_si256(_mm256_srlv_epi32(bits, lanes), _mm256_set1_epi32(1))
+            })
+        }
+    }
+    #[inline(always)]
     fn to_float(self, a: I) -> F {
         unsafe { [_mm256_cvtepi32_ps(a[0]), _mm256_cvtepi32_ps(a[1])] }
     }

@@ -129,6 +129,14 @@ impl Simd for Avx512 {
         unsafe { _mm512_sll_epi32(a, _mm_cvtsi32_si128(N)) }
     }
     #[inline(always)]
+    fn shift_right_by(self, a: __m512i, n: u32) -> __m512i {
+        unsafe { _mm512_srl_epi32(a, _mm_cvtsi32_si128(n as i32)) }
+    }
+    #[inline(always)]
+    fn spread_bits(self, bits: u32) -> __m512i {
+        unsafe { _mm512_maskz_set1_epi32(bits as u16, 1) }
+    }
+    #[inline(always)]
     fn to_float(self, a: __m512i) -> __m512 {
         unsafe { _mm512_cvtepi32_ps(a) }
     }

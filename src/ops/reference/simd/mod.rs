@@ -49,6 +49,9 @@ pub(super) trait Simd: Copy + Send + Sync {
     fn or(self, a: Self::I, b: Self::I) -> Self::I;
     fn shift_right<const N: i32>(self, a: Self::I) -> Self::I;
     fn shift_left<const N: i32>(self, a: Self::I) -> Self::I;
+    fn shift_right_by(self, a: Self::I, n: u32) -> Self::I;
+    /// Bit i of the lower sixteen in lane i, as 0 or 1.
+    fn spread_bits(self, bits: u32) -> Self::I;
     fn to_float(self, a: Self::I) -> Self::F;
     /// `table[index & 15]` in each lane.
     fn lookup(self, table: Self::F, index: Self::I) -> Self::F;
@@ -199,6 +202,8 @@ mod tests {
                 s.to_float(s.or(s.shift_left::<4>(u), i)),
                 s.to_float(s.shift_right::<3>(u)),
                 s.lookup(fa, u),
+                s.to_float(s.shift_right_by(u, 5)),
+                s.to_float(s.spread_bits(0x1a5c3)),
                 s.sums(&rows),
                 s.splat(s.sum(fa)),
                 s.splat(s.largest(fa)),
@@ -224,8 +229,8 @@ mod tests {
                 let (result, lane) = (i / LANES, i % LANES);
                 assert_eq!(got, expected, "{}: result {result}, lane {lane}", set.name());
             }
-            let sums = &bits[15 * 16..16 * 16];
-            assert_eq!(sums, &bits[19 * 16..], "{}: sums of sixteen against sum", set.name());
+            let sums = &bits[17 * 16..18 * 16];
+            assert_eq!(sums, &bits[21 * 16..], "{}: sums of sixteen against sum", set.name());
         }
     }
 

@@ -101,6 +101,14 @@ impl Simd for Portable {
         a.map(|a| a << N)
     }
     #[inline(always)]
+    fn shift_right_by(self, a: I, n: u32) -> I {
+        a.map(|a| ((a as u32) >> n) as i32)
+    }
+    #[inline(always)]
+    fn spread_bits(self, bits: u32) -> I {
+        from_fn(|i| (bits >> i & 1) as i32)
+    }
+    #[inline(always)]
     fn to_float(self, a: I) -> F {
         a.map(|a| a as f32)
     }
