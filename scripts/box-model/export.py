@@ -9,7 +9,7 @@ from text import ASSISTANT, END, END_OF_TEXT, SPECIAL_TOKENS, USER
 from vocabulary import Vocabulary
 
 QUANTIZERS = {GGMLQuantizationType.Q4_K: quantize_q4_k, GGMLQuantizationType.Q6_K: quantize_q6_k}
-SIX_BITS = ("ffn_down.weight", "output.weight")  # the matrices that suffer most from four
+SIX_BITS = ("attn_output", "ffn_down", "output")  # what writes to the residual stream or to the logits
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     f"{{% if message['role'] == 'user' %}}{{{{ '{USER}\\n' + message['content'] + '{END}\\n' }}}}"
@@ -22,7 +22,7 @@ CHAT_TEMPLATE = (
 def tensor_format(name: str) -> GGMLQuantizationType:
     if "norm" in name:
         return GGMLQuantizationType.F32
-    return GGMLQuantizationType.Q6_K if name.endswith(SIX_BITS) else GGMLQuantizationType.Q4_K
+    return GGMLQuantizationType.Q6_K if name.split(".")[-2] in SIX_BITS else GGMLQuantizationType.Q4_K
 
 
 def write_gguf(path: str, weights: dict[str, np.ndarray], vocabulary: Vocabulary, shape: Shape) -> None:

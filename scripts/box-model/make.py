@@ -1,6 +1,6 @@
 """Make the model in the box: compose, train, quantise, write, check.
 
-    python scripts/box-model/make.py                        everything, about half an hour on two cores
+    python scripts/box-model/make.py                        everything, half an hour on two quiet cores
     python scripts/box-model/make.py --weights box.npz      keep the trained weights, or start from those kept
 
 Writes `assets/box.gguf` and `assets/box.reference.json`. The recipe and its numbers are in `docs/box-model.md`.
