@@ -76,10 +76,13 @@ impl Model {
     ) -> Result<Self, InferError> {
         let path = path.as_ref();
         let gguf = Gguf::open(path).map_err(|error| InferError::of_model(path, error))?;
-        Self::load_from(&gguf, path, options, progress)
+        let mut model = Self::load_from(&gguf, path, options, progress)?;
+        model.add_ends_of(&gguf)?;
+        Ok(model)
     }
 
-    /// Loads a model from an open file; `path` is for messages.
+    /// Loads a model from an open file; `path` is for messages. Which tokens end a text is the tokenizer's to say: see
+    /// [`TextModel::new`](super::TextModel::new).
     ///
     /// # Errors
     /// As for [`Model::load`].
@@ -93,17 +96,12 @@ impl Model {
         let engine_options = engine_options(&config, options);
         let runner =
             runner::load(options.device, options.n_threads, path, gguf, config, engine_options, progress)?;
-        // A file without a tokenizer can still be run on token ids.
-        let end_of_generation = match gguf.metadata().get("tokenizer.ggml.model") {
-            Some(_) => Tokenizer::from_metadata(gguf.metadata())?.end_of_generation().clone(),
-            None => BTreeSet::new(),
-        };
         Ok(Self {
             config: runner.config().clone(),
             total_vram_bytes: runner.plan().total_bytes,
             runner,
             path: path.to_path_buf(),
-            end_of_generation,
+            end_of_generation: BTreeSet::new(),
         })
     }
 
@@ -149,6 +147,13 @@ impl Model {
     /// Tokens that end a text.
     pub fn end_of_generation(&self) -> &BTreeSet<u32> {
         &self.end_of_generation
+    }
+    /// Counts what the file's own tokenizer says as ends of a text; a file without one can still be run on token ids.
+    pub(super) fn add_ends_of(&mut self, gguf: &Gguf) -> Result<(), InferError> {
+        if gguf.metadata().get("tokenizer.ggml.model").is_some() {
+            self.add_ends(Tokenizer::from_metadata(gguf.metadata())?.end_of_generation());
+        }
+        Ok(())
     }
     /// Counts more tokens as ends of a text.
     pub(super) fn add_ends(&mut self, ids: &BTreeSet<u32>) {

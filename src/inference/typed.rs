@@ -128,7 +128,9 @@ impl<K: ModelKind> WeightLoader<K> {
         let gguf = open(path)?;
         let found = expect_kind::<K>(path, &gguf)?;
         config.expect_same_model(&found).map_err(|error| InferError::of_model(path, error))?;
-        Model::load_from(&gguf, path, options, &mut |_, _| {})
+        let mut model = Model::load_from(&gguf, path, options, &mut |_, _| {})?;
+        model.add_ends_of(&gguf)?;
+        Ok(model)
     }
 
     /// Bytes of all weights of a model at 16 bits each, without a cache. A quantised file takes less: see

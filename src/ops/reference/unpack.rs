@@ -177,15 +177,17 @@ impl Unpack for BlockQ5_K {
     #[inline(always)]
     fn part<S: Simd>(simd: S, unit: &[Self], factors: &[f32; LANES], part: usize, sink: &mut impl Sink<S>) {
         let codes: [S::I; 2] = from_fn(|half| simd.load_u8(sixteen(&unit[0].qs, 2 * part + half)));
-        for i in 0..2 {
-            let group = 2 * part + i;
+        let fifth: [S::I; 2] =
+            from_fn(|half| simd.shift_right_by(simd.load_u8(sixteen(&unit[0].qh, half)), 2 * part as u32));
+        let low =
+            |half: usize| simd.or(simd.and(codes[half], 15), simd.shift_left::<4>(simd.and(fifth[half], 1)));
+        let high = |half: usize| {
+            simd.or(simd.shift_right::<4>(codes[half]), simd.shift_left::<3>(simd.and(fifth[half], 2)))
+        };
+        for (i, code) in [low(0), low(1), high(0), high(1)].into_iter().enumerate() {
+            let group = 2 * part + i / 2;
             let (scale, minimum) = (simd.splat(factors[group]), simd.splat(factors[8 + group]));
-            for (half, &code) in codes.iter().enumerate() {
-                let fifth = simd.shift_right_by(simd.load_u8(sixteen(&unit[0].qh, half)), group as u32);
-                let low = if i == 0 { simd.and(code, 15) } else { simd.shift_right::<4>(code) };
-                let code = simd.to_float(simd.or(low, simd.shift_left::<4>(simd.and(fifth, 1))));
-                sink.push(2 * group + half, simd.sub(simd.mul(scale, code), minimum));
-            }
+            sink.push(4 * part + i, simd.sub(simd.mul(scale, simd.to_float(code)), minimum));
         }
     }
 }
@@ -204,17 +206,19 @@ impl Unpack for BlockQ6_K {
         // Sixteen bytes of `qh` hold the upper bits of four groups, 32 weights apart.
         let high: [S::I; 2] = from_fn(|i| simd.load_u8(sixteen(&unit[0].qh, 2 * part + i)));
         let low: [S::I; 4] = from_fn(|i| simd.load_u8(sixteen(&unit[0].ql, 4 * part + i)));
-        for group in 0..8 {
-            let (high, low) = (high[group % 2], low[group % 4]);
-            let code = match group / 2 {
-                0 => simd.or(simd.and(low, 15), simd.shift_left::<4>(simd.and(high, 3))),
-                1 => simd.or(simd.and(low, 15), simd.shift_left::<2>(simd.and(high, 12))),
-                2 => simd.or(simd.shift_right::<4>(low), simd.and(high, 48)),
-                _ => simd.or(simd.shift_right::<4>(low), simd.shift_right::<2>(simd.and(high, 192))),
-            };
+        let first = |i: usize| simd.or(simd.and(low[i], 15), simd.shift_left::<4>(simd.and(high[i], 3)));
+        let second =
+            |i: usize| simd.or(simd.and(low[i + 2], 15), simd.shift_left::<2>(simd.and(high[i], 12)));
+        let third = |i: usize| simd.or(simd.shift_right::<4>(low[i]), simd.and(high[i], 48));
+        let fourth = |i: usize| {
+            simd.or(simd.shift_right::<4>(low[i + 2]), simd.shift_right::<2>(simd.and(high[i], 192)))
+        };
+        // Spelled out, so that nothing of it is a loop.
+        let codes = [first(0), first(1), second(0), second(1), third(0), third(1), fourth(0), fourth(1)];
+        for (group, code) in codes.into_iter().enumerate() {
             let code = simd.sub(simd.to_float(code), bias);
-            let group = 8 * part + group;
-            sink.push(group, simd.mul(simd.splat(scales[group]), code));
+            let scale = simd.splat(scales[8 * part + group]);
+            sink.push(8 * part + group, simd.mul(scale, code));
         }
     }
 }
