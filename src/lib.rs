@@ -9,12 +9,13 @@
 //! | 1 | [`device`] | memory, knowing no operation |
 //! | 2 | [`tokenizer`] | text to token ids and back, chat templates |
 //! | 2 | [`model`] | configurations, the tensor schema |
-//! | 3 | [`memory`] | the plan and the arena |
 //! | 3 | [`ops`] | the operations of a transformer layer |
+//! | 3 | [`memory`] | the plan and the arena |
 //! | 4 | [`weights`], [`kv_cache`] | typed structs over arena regions |
 //! | 4 | [`synth`] | complete files of random weights |
 //! | 5 | [`forward`], [`sampler`] | the layer, written once; seeded sampling |
 //! | 6 | [`inference`] | adapters, factory, generation loop |
+//! | 6 | [`models`] | the names under which programs of the original documentation find all that |
 //! | 7 | `cli` | the command |
 
 pub mod quant;
@@ -25,8 +26,9 @@ pub mod gguf;
 pub mod model;
 pub mod tokenizer;
 
-pub mod memory;
 pub mod ops;
+
+pub mod memory;
 
 pub mod kv_cache;
 pub mod weights;
@@ -45,3 +47,8 @@ pub mod cli;
 pub use device::allocated_bytes as get_vram_usage;
 pub use inference::{InferError, Inference};
 pub use inference::{Llama, Llama31, Phi3, Phi4, Qwen2, Qwen3, SmolLm2};
+
+/// The README's programs are compiled as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -107,9 +107,9 @@ fn a_limit_refuses_before_anything_is_allocated() {
     let count = allocations_made();
     let limited = LoadOptions { limit_bytes: Some(needed - 1), ..options(512) };
     match Model::load(phi3(), &limited, &mut |_, _| {}) {
-        Err(InferError::AllocationFailed { requested, available, hint, .. }) => {
+        Err(InferError::AllocationFailed { what, requested, available }) => {
             assert_eq!((requested, available), (needed, needed - 1));
-            assert!(hint.contains("448 tokens would fit"), "{hint}");
+            assert!(what.contains("448 tokens would fit"), "{what}");
         }
         other => panic!("{other:?}"),
     }

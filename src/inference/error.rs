@@ -83,16 +83,14 @@ pub enum InferError {
         model: usize,
     },
     /// A device refused memory; the process can go on.
-    #[error("{what} needs {requested} bytes, {available} bytes are available{hint}")]
+    #[error("{what} needs {requested} bytes, {available} bytes are available")]
     AllocationFailed {
-        /// What the memory was for.
+        /// What the memory was for, and what would fit where something would.
         what: String,
         /// Bytes asked for.
         requested: u64,
         /// Bytes that there were.
         available: u64,
-        /// What would fit, where something would.
-        hint: String,
     },
     /// A sequence would grow past its context.
     #[error(
@@ -231,9 +229,11 @@ impl From<PlanError> for InferError {
     fn from(error: PlanError) -> Self {
         match error {
             PlanError::DoesNotFit { what, requested, available, largest_context } => {
-                let hint = largest_context
-                    .map_or_else(String::new, |context| format!("; a context of {context} tokens would fit"));
-                Self::AllocationFailed { what, requested, available, hint }
+                let what = match largest_context {
+                    Some(context) => format!("{what} (a context of {context} tokens would fit)"),
+                    None => what,
+                };
+                Self::AllocationFailed { what, requested, available }
             }
             other => Self::Engine(other.into()),
         }
@@ -244,7 +244,7 @@ impl From<DeviceError> for InferError {
     fn from(error: DeviceError) -> Self {
         match error {
             DeviceError::OutOfMemory { device, requested, available } => {
-                Self::AllocationFailed { what: device, requested, available, hint: String::new() }
+                Self::AllocationFailed { what: device, requested, available }
             }
             other => Self::Engine(other.into()),
         }

@@ -18,6 +18,15 @@ impl AsRef<Path> for TokenizerFromModel {
 }
 
 /// Loads models onto one device.
+///
+/// ```no_run
+/// # async fn example(model_path: &str, tokenizer_path: &str) -> Result<(), worker_orcd::InferError> {
+/// let inference = worker_orcd::Inference::cuda(0)?;               // or ::cpu(), ::auto()
+/// let phi3 = inference.use_phi3(model_path, tokenizer_path)?;
+/// let text = phi3.forward("Hello", 32).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Inference {
     options: LoadOptions,

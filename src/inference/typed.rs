@@ -8,7 +8,7 @@ use crate::gguf::Gguf;
 use crate::model::{Architecture, ModelConfig};
 use crate::tokenizer::Tokenizer;
 
-use super::{InferError, LoadOptions, Model, TextModel};
+use super::{DeviceChoice, InferError, LoadOptions, Model, TextModel};
 
 /// What a wrapper accepts.
 #[derive(Debug, PartialEq, Eq)]
@@ -147,6 +147,18 @@ pub struct Typed<K> {
 }
 
 impl<K: ModelKind> Typed<K> {
+    /// Loads a model of this kind and its tokenizer onto a device.
+    ///
+    /// # Errors
+    /// As for [`Typed::load`].
+    pub fn new(
+        model_path: impl AsRef<Path>,
+        tokenizer_path: impl AsRef<Path>,
+        device: DeviceChoice,
+    ) -> Result<Self, InferError> {
+        Self::load(model_path, tokenizer_path, &LoadOptions { device, ..LoadOptions::default() })
+    }
+
     /// Loads a model of this kind, and a tokenizer: a `tokenizer.json` or a folder that holds one, a GGUF file, or an
     /// empty path for the one in the model's own file.
     ///
