@@ -240,3 +240,35 @@ fn senseless_metadata_is_refused_before_anything_is_sized_by_it() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn what_would_be_left_out_of_the_computation_is_refused() {
+    let scaled = |w: &mut GgufWriter| {
+        set(w, "qwen2.rope.scaling.type", MetadataValue::String("yarn".to_owned()));
+        set(w, "qwen2.rope.scaling.factor", MetadataValue::F32(4.0));
+    };
+    let error = refusal(&changed("qwen2", scaled, |_| true));
+    assert!(error.to_string().contains("rope.scaling.type is yarn"), "{error}");
+    let neutral = |w: &mut GgufWriter| {
+        set(w, "qwen2.rope.scaling.type", MetadataValue::String("linear".to_owned()));
+        set(w, "qwen2.rope.scaling.factor", MetadataValue::F32(1.0));
+    };
+    let gguf = changed("qwen2", neutral, |_| true);
+    assert!(ModelConfig::from_gguf(&gguf).is_ok());
+
+    // A layer more than the metadata says.
+    let shorter = |w: &mut GgufWriter| set(w, "phi3.block_count", MetadataValue::U32(1));
+    let error = refusal(&changed("phi3-mini", shorter, |_| true));
+    assert!(error.to_string().contains("`blk.1."), "{error}");
+}
+
+#[test]
+fn a_step_of_no_sequences_is_an_error() {
+    use worker_orcd::forward::{Engine, EngineError, EngineOptions};
+    use worker_orcd::ops::reference::ReferenceOps;
+    let gguf = Gguf::open(golden().join("phi3-mini/phi3-mini-Q4_K_M.gguf")).unwrap();
+    let config = ModelConfig::from_gguf(&gguf).unwrap();
+    let ops = ReferenceOps::new(1).unwrap();
+    let mut engine = Engine::load(ops, config, &gguf, EngineOptions::new(64), &mut |_, _| {}).unwrap();
+    assert!(matches!(engine.step(&mut []), Err(EngineError::NoTokens)));
+}

@@ -158,5 +158,11 @@ fn a_conversation_gives_the_bytes_that_one_prompt_would() {
     let alone = model.generate(Prompt::Tokens(&second.prompt_ids), &warm(2), &mut |_| {}).unwrap();
     assert_eq!(alone.ids, second.ids);
     assert_eq!(talk.messages.len(), 4);
-    model.end(talk).unwrap();
+
+    // What a conversation holds of the cache is free again when it is dropped, and belongs to its model.
+    let other = load(512, 1);
+    assert!(other.reply(&mut talk, ChatMessage::new("user", "Hello"), &warm(2), &mut |_| {}).is_err());
+    assert!(model.converse(Some(256)).is_err());
+    drop(talk);
+    assert!(model.converse(Some(256)).is_ok());
 }

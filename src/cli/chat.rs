@@ -42,7 +42,7 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
         let text = match turn {
             Turn::End => return Ok(()),
             Turn::Clear => {
-                model.end(conversation)?;
+                drop(conversation);
                 conversation = begin(&model, args)?;
                 continue;
             }

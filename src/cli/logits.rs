@@ -14,10 +14,11 @@ pub(super) fn run(args: &LogitsArgs) -> Result<(), CliError> {
     let file = ModelFile::open(&args.model)?;
     let ids = source::prompt_ids(&args.prompt, || file.tokenizer())?;
     let own = file.config()?.context_length;
-    let context = source::context(own, args.load.context(own), ids.len(), Some(0))?;
+    let asked = args.load.context(own);
+    let context = source::context(own, asked, ids.len(), Some(0))?;
     let options = args.load.options(Some(context));
     let mut model = file.load(&LoadOptions { logits_rows: options.chunk.min(ids.len()), ..options })?;
-    let logits = model.logits(&ids)?;
+    let logits = model.logits(&ids, asked)?;
     let shape = vec![ids.len(), model.config.vocab_size];
     let path = &args.output;
     let failed = |source| CliError::Write { path: path.clone(), source };

@@ -40,8 +40,8 @@ pub enum EngineError {
     /// A pass without tokens.
     #[error("there are no tokens to run")]
     NoTokens,
-    /// A pass of more sequences than the engine keeps logits for.
-    #[error("a pass of {found} sequences, the engine was made for {most}")]
+    /// A step of more sequences than a pass has rows.
+    #[error("a step of {found} sequences, a pass has {most} rows; make the engine with a larger chunk")]
     TooManySequences {
         /// Sequences of the pass.
         found: usize,
@@ -92,15 +92,15 @@ pub struct Engine<O: Ops> {
     plan: MemoryPlan,
 }
 
-/// Makes the plan that [`Engine::load`] would allocate, touching no device.
-pub fn plan<O: Ops>(
-    ops: &O,
+/// Makes the plan that [`Engine::load`] would allocate, touching no device; `workspace_bytes` says what its operations need.
+pub fn plan(
     config: &ModelConfig,
     gguf: &Gguf,
     options: EngineOptions,
+    workspace_bytes: impl FnOnce(PassLimits) -> u64,
 ) -> Result<MemoryPlan, PlanError> {
     let rows = options.chunk.max(1);
-    let workspace_bytes = ops.workspace_bytes(config, PassLimits { rows, context: options.context });
+    let workspace_bytes = workspace_bytes(PassLimits { rows, context: options.context });
     let options = PlanOptions {
         context: options.context,
         kv_format: options.kv_format,
@@ -120,7 +120,7 @@ impl<O: Ops> Engine<O> {
         options: EngineOptions,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, EngineError> {
-        let plan = plan(&ops, &config, gguf, options)?;
+        let plan = plan(&config, gguf, options, |limits| ops.workspace_bytes(&config, limits))?;
         let device = ops.device().clone();
         let free = device.memory_info()?.map_or(u64::MAX, |info| info.available);
         plan.check_fits(&config, free.min(options.limit_bytes.unwrap_or(u64::MAX)))?;
@@ -189,6 +189,9 @@ impl<O: Ops> Engine<O> {
     /// Runs one token of each of several sequences and answers their logits, each `[vocabulary]`.
     pub fn step(&mut self, batch: &mut [(&mut Sequence, u32)]) -> Result<Vec<Vec<f32>>, EngineError> {
         let most = self.plan.options.rows;
+        if batch.is_empty() {
+            return Err(EngineError::NoTokens);
+        }
         if batch.len() > most {
             return Err(EngineError::TooManySequences { found: batch.len(), most });
         }

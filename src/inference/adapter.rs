@@ -43,19 +43,19 @@ impl LlamaInferenceAdapter {
     pub fn new(model: Model) -> Self {
         Self { state: Mutex::new(State { model, session: None, sampler: SamplerConfig::default() }) }
     }
-    /// An adapter for a model of phi3 architecture.
+    /// [`LlamaInferenceAdapter::new`], by the name that programs for Phi-3 use.
     pub fn new_phi3(model: Model) -> Self {
         Self::new(model)
     }
-    /// An adapter for a model of llama architecture.
+    /// [`LlamaInferenceAdapter::new`], by the name that programs for Llama use.
     pub fn new_llama(model: Model) -> Self {
         Self::new(model)
     }
-    /// An adapter for a model of qwen2 architecture.
+    /// [`LlamaInferenceAdapter::new`], by the name that programs for Qwen2 use.
     pub fn new_qwen2(model: Model) -> Self {
         Self::new(model)
     }
-    /// An adapter for a model of qwen3 architecture.
+    /// [`LlamaInferenceAdapter::new`], by the name that programs for Qwen3 use.
     pub fn new_qwen3(model: Model) -> Self {
         Self::new(model)
     }
@@ -108,7 +108,8 @@ impl LlamaInferenceAdapter {
         state.advance(&[token])
     }
 
-    /// Continues a prompt by up to `max_tokens` tokens, in a sequence of its own; ends early at an end-of-generation
+    /// Continues a prompt by up to `max_tokens` tokens, in a sequence of its own that reserves just these (a long-rope model
+    /// chooses its factors by it; `prefill` reserves the whole context, since it cannot know what follows). It ends early at an end-of-generation
     /// token, which is not among those answered, and when the context is full.
     ///
     /// # Errors

@@ -186,7 +186,12 @@ impl InferError {
             | Self::ChatTemplate(_)
             | Self::NoChatTemplate
             | Self::TokenizerMismatch { .. } => Fault::BadModel,
-            Self::AllocationFailed { .. } | Self::ContextLengthExceeded { .. } => Fault::DoesNotFit,
+            Self::AllocationFailed { .. }
+            | Self::ContextLengthExceeded { .. }
+            | Self::Engine(
+                EngineError::Plan(PlanError::Overflow { .. })
+                | EngineError::Cache(CacheError::NoPages { .. }),
+            ) => Fault::DoesNotFit,
             Self::EmptyPrompt
             | Self::StateMismatch { .. }
             | Self::UnknownToken { .. }

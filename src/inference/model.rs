@@ -163,13 +163,14 @@ impl Model {
     pub fn weights(&self) -> DeviceTensors {
         self.runner.tensors()
     }
-    /// The logits of every token of a sequence of its own: `[tokens, vocabulary]`.
+    /// The logits of every token of a sequence of its own: `[tokens, vocabulary]`. `reserved` tokens are reserved for the
+    /// sequence, or as many as there are; a long-rope model chooses its factors by it.
     ///
     /// # Errors
     /// The tokens do not fit the context, or one is not in the vocabulary.
-    pub fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>, InferError> {
+    pub fn logits(&mut self, tokens: &[u32], reserved: Option<usize>) -> Result<Vec<f32>, InferError> {
         self.check_tokens(tokens)?;
-        let mut sequence = self.runner.begin(tokens.len())?;
+        let mut sequence = self.runner.begin(reserved.unwrap_or(tokens.len()))?;
         let logits = self.runner.run_all(&mut sequence, tokens);
         self.runner.end(sequence);
         Ok(logits?)

@@ -30,15 +30,18 @@ pub enum DeviceChoice {
 impl FromStr for DeviceChoice {
     type Err = InferError;
     fn from_str(name: &str) -> Result<Self, InferError> {
-        let ordinal = name.strip_prefix("cuda").map(|rest| rest.strip_prefix(':').unwrap_or(rest));
-        match (name, ordinal) {
-            ("auto", _) => Ok(Self::Auto),
-            ("cpu", _) => Ok(Self::Cpu),
-            (_, Some("")) => Ok(Self::Cuda(0)),
-            (_, Some(number)) if number.parse::<usize>().is_ok() => {
-                Ok(Self::Cuda(number.parse().unwrap_or_default()))
+        let unknown = || InferError::UnknownDevice { name: name.to_owned() };
+        match name {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => {
+                let number = name.strip_prefix("cuda:").ok_or_else(unknown)?;
+                if !number.bytes().all(|byte| byte.is_ascii_digit()) {
+                    return Err(unknown());
+                }
+                Ok(Self::Cuda(number.parse().map_err(|_| unknown())?))
             }
-            _ => Err(InferError::UnknownDevice { name: name.to_owned() }),
         }
     }
 }
@@ -131,16 +134,24 @@ impl<O: Ops> Runner for Engine<O> {
     }
 }
 
-/// The reference operations on as many threads as asked for, or as the machine has.
-fn reference_ops(n_threads: Option<usize>) -> Result<ReferenceOps, InferError> {
-    let n_threads = n_threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    ReferenceOps::new(n_threads).map_err(|error| InferError::Engine(error.into()))
+/// Most worker threads that may be asked for.
+const MAX_THREADS: usize = 1024;
+
+/// As many threads as asked for, or as the machine has.
+fn n_threads(asked: Option<usize>) -> Result<usize, InferError> {
+    let n_threads =
+        asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
+    if n_threads > MAX_THREADS {
+        let actual = format!("at most {MAX_THREADS} are supported");
+        return Err(InferError::StateMismatch { field: "n_threads", given: n_threads.to_string(), actual });
+    }
+    Ok(n_threads)
 }
 
 /// Loads a model onto a device.
 pub(super) fn load(
     device: DeviceChoice,
-    n_threads: Option<usize>,
+    threads: Option<usize>,
     path: &Path,
     gguf: &Gguf,
     config: ModelConfig,
@@ -149,7 +160,9 @@ pub(super) fn load(
 ) -> Result<Box<dyn Runner>, InferError> {
     match device.resolve()? {
         Usable::Cpu => {
-            let engine = Engine::load(reference_ops(n_threads)?, config, gguf, options, progress);
+            let ops =
+                ReferenceOps::new(n_threads(threads)?).map_err(|error| InferError::Engine(error.into()))?;
+            let engine = Engine::load(ops, config, gguf, options, progress);
             Ok(Box::new(engine.map_err(|error| InferError::of_engine(path, error))?))
         }
     }
@@ -158,14 +171,19 @@ pub(super) fn load(
 /// The plan that [`load`] would allocate.
 pub(super) fn plan(
     device: DeviceChoice,
-    n_threads: Option<usize>,
+    threads: Option<usize>,
     path: &Path,
     gguf: &Gguf,
     config: &ModelConfig,
     options: EngineOptions,
 ) -> Result<MemoryPlan, InferError> {
     match device.resolve()? {
-        Usable::Cpu => forward::plan(&reference_ops(n_threads)?, config, gguf, options)
-            .map_err(|error| InferError::of_engine(path, error.into())),
+        Usable::Cpu => {
+            let n_threads = n_threads(threads)?;
+            forward::plan(config, gguf, options, |limits| {
+                ReferenceOps::workspace_bytes_on(n_threads, config, limits)
+            })
+            .map_err(|error| InferError::of_engine(path, error.into()))
+        }
     }
 }

@@ -41,9 +41,11 @@ pub struct TextModel {
     tokenizer: Tokenizer,
 }
 
-/// A conversation whose past stays in the model's cache.
+/// A conversation whose past stays in its model's cache until it is dropped.
 pub struct Conversation {
-    session: Session,
+    model: Arc<Mutex<Model>>,
+    /// Taken when the conversation is dropped.
+    session: Option<Session>,
     template: ChatTemplate,
     /// What was said so far.
     pub messages: Vec<ChatMessage>,
@@ -85,7 +87,8 @@ impl TextModel {
         Ok(self.model()?.total_vram_bytes)
     }
 
-    /// Continues a prompt; `on_text` sees the text as it becomes complete.
+    /// Continues a prompt; `on_text` sees the text as it becomes complete. The model is in use meanwhile: `on_text` must not
+    /// call it.
     ///
     /// # Errors
     /// The prompt is empty, cannot be encoded or does not fit the context; or sampling or the device failed.
@@ -114,15 +117,15 @@ impl TextModel {
         let template = ChatTemplate::of(&self.tokenizer)?.ok_or(InferError::NoChatTemplate)?;
         let mut model = self.model()?;
         let context = context.unwrap_or(model.context());
-        let session = Session::begin(&mut *model.runner, context)?;
-        Ok(Conversation { session, template, messages: Vec::new() })
+        let session = Some(Session::begin(&mut *model.runner, context)?);
+        Ok(Conversation { model: Arc::clone(&self.model), session, template, messages: Vec::new() })
     }
 
     /// Adds a message to a conversation and the model's reply to it.
     ///
     /// # Errors
-    /// As for [`TextModel::generate`], and where the template refuses the messages. The conversation then stays as
-    /// it was.
+    /// As for [`TextModel::generate`], where the template refuses the messages, and where the conversation was begun
+    /// with another model. The conversation then stays as it was.
     pub fn reply(
         &self,
         conversation: &mut Conversation,
@@ -130,28 +133,24 @@ impl TextModel {
         options: &GenerateOptions,
         on_text: &mut dyn FnMut(&str),
     ) -> Result<Generation, InferError> {
+        let (true, Some(session)) =
+            (Arc::ptr_eq(&self.model, &conversation.model), &mut conversation.session)
+        else {
+            let (given, actual) = ("another model's".to_owned(), "it must be this model's".to_owned());
+            return Err(InferError::StateMismatch { field: "conversation", given, actual });
+        };
         let mut messages = conversation.messages.clone();
         messages.push(message);
         let text = conversation.template.render(&messages, true)?;
         let encode = EncodeOptions { add_special: false, parse_special: true };
         let prompt_ids = self.tokenizer.encode(&text, encode)?;
         let mut model = self.model()?;
-        let session = &mut conversation.session;
         let generation = self.stream(prompt_ids, &options.stop, on_text, &mut |ids, on_token| {
             model.generate_in(session, ids, options, on_token)
         })?;
         messages.push(ChatMessage::new("assistant", generation.text.clone()));
         conversation.messages = messages;
         Ok(generation)
-    }
-
-    /// Ends a conversation and frees its place in the cache.
-    ///
-    /// # Errors
-    /// As for [`TextModel::model`].
-    pub fn end(&self, conversation: Conversation) -> Result<(), InferError> {
-        self.model()?.runner.end(conversation.session.sequence);
-        Ok(())
     }
 
     /// Runs `generate`, which yields tokens, and turns them into text, held back where it could become a stop text.
@@ -210,6 +209,14 @@ impl TextModel {
             this.generate(Prompt::Text(&prompt), &options, &mut |_| {})
         });
         Ok(task.await.map_err(|_| InferError::TaskStopped)??.text)
+    }
+}
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        if let (Some(session), Ok(mut model)) = (self.session.take(), self.model.lock()) {
+            model.runner.end(session.sequence);
+        }
     }
 }
 

@@ -116,6 +116,7 @@ impl ModelConfig {
         } else {
             RopeFactors::None
         };
+        refuse_other_scaling(metadata, &key)?;
         let family = architecture.row();
         let config = Self {
             architecture,
@@ -143,6 +144,7 @@ impl ModelConfig {
             qk_norm: family.qk_norm,
         };
         config.validate()?;
+        schema::refuse_others(gguf, &config)?;
         Ok(config)
     }
 
@@ -232,6 +234,17 @@ impl ModelConfig {
     pub fn n_parameters(&self) -> u64 {
         schema::schema(self).iter().map(|spec| spec.n_elements()).sum()
     }
+}
+
+/// Refuses a scaling of the rotary embedding that this crate does not compute, where it would change anything. Long-rope and
+/// Llama 3 scaling stand in tensors.
+fn refuse_other_scaling(metadata: &Metadata, key: &dyn Fn(&str) -> String) -> Result<(), ModelError> {
+    let kind = metadata.str(&key("rope.scaling.type"))?.unwrap_or("none");
+    let factor = metadata.f32(&key("rope.scaling.factor"))?.unwrap_or(1.0);
+    let known = matches!(kind, "none" | "longrope" | "su") || factor == 1.0;
+    require(known, &key("rope.scaling.type"), kind, "none or longrope, or a factor of 1".to_owned())?;
+    let linear = metadata.f32(&key("rope.scale_linear"))?.unwrap_or(1.0);
+    require(linear == 1.0, &key("rope.scale_linear"), linear, "1".to_owned())
 }
 
 /// Rows of the embedding, which the token list and the metadata must agree with.

@@ -64,6 +64,16 @@ pub enum ModelError {
         /// What its absence usually means.
         hint: String,
     },
+    /// A tensor that has no place in a model of this family.
+    #[error(
+        "tensor `{name}` has no place in a `{architecture}` model of these dimensions; leaving it out would give wrong results"
+    )]
+    UnexpectedTensor {
+        /// The tensor.
+        name: String,
+        /// The family.
+        architecture: &'static str,
+    },
     /// A tensor has another shape than the configuration asks for.
     #[error(
         "tensor `{name}` has shape {found:?} (row length first), expected {expected:?}; the file's metadata and its tensors disagree"

@@ -216,6 +216,18 @@ pub fn schema(config: &ModelConfig) -> Vec<TensorSpec> {
     specs
 }
 
+/// Refuses tensors that the schema does not name: the model has parts that would be left out of the computation.
+pub(super) fn refuse_others(gguf: &Gguf, config: &ModelConfig) -> Result<(), ModelError> {
+    let known: std::collections::HashSet<String> = schema(config).into_iter().map(|spec| spec.name).collect();
+    match gguf.tensors().iter().find(|tensor| !known.contains(&tensor.name)) {
+        Some(tensor) => Err(ModelError::UnexpectedTensor {
+            name: tensor.name.clone(),
+            architecture: config.architecture.name(),
+        }),
+        None => Ok(()),
+    }
+}
+
 /// Whether the file holds a tensor for this slot.
 pub(super) fn is_present(gguf: &Gguf, slot: Slot) -> bool {
     gguf.tensor(&slot.name()).is_some()

@@ -125,6 +125,7 @@ impl SamplerConfig {
             let Some(logit) = logits.get_mut(token as usize) else { continue };
             *logit = if *logit > 0.0 { *logit / self.repeat_penalty } else { *logit * self.repeat_penalty };
             *logit -= count as f32 * self.frequency_penalty + self.presence_penalty;
+            *logit = logit.clamp(f32::MIN, f32::MAX);
         }
     }
 

@@ -41,7 +41,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
     let file = ModelFile::open(&args.model)?;
     let config = file.config()?;
     let weight_bytes = file.weight_bytes_per_token(&config)?;
-    let needed = tests.iter().map(|test| test.n_prompt + test.n_gen).max().unwrap_or(0);
+    let needed = tests.iter().map(Test::n_tokens).max().unwrap_or(0);
     let options = args.load.options(args.load.context(config.context_length).or(Some(needed)));
     let all = || std::thread::available_parallelism().map_or(1, usize::from);
     let n_threads = options.n_threads.unwrap_or_else(all);
@@ -68,10 +68,15 @@ fn tests(args: &BenchArgs) -> Vec<Test> {
     let prompts = args.n_prompt.iter().map(|&n_prompt| Test { n_prompt, n_gen: 0 });
     let gens = args.n_gen.iter().map(|&n_gen| Test { n_prompt: 0, n_gen });
     let both = args.prompt_gen.iter().map(|&(n_prompt, n_gen)| Test { n_prompt, n_gen });
-    prompts.chain(gens).chain(both).filter(|test| test.n_prompt + test.n_gen > 0).collect()
+    prompts.chain(gens).chain(both).filter(|test| test.n_tokens() > 0).collect()
 }
 
 impl Test {
+    /// Tokens in all; absurd numbers saturate and are refused with the context that they need.
+    fn n_tokens(&self) -> usize {
+        self.n_prompt.saturating_add(self.n_gen)
+    }
+
     /// llama-bench's name: `pp512`, `tg128`, `pp512+tg128`.
     fn name(&self) -> String {
         match (self.n_prompt, self.n_gen) {
@@ -82,7 +87,7 @@ impl Test {
     }
 
     fn run(self, model: &mut Model, n: usize, bytes_per_token: Option<u64>) -> Result<Outcome, CliError> {
-        let tokens = arbitrary_tokens(self.n_prompt + self.n_gen, model.config.vocab_size);
+        let tokens = arbitrary_tokens(self.n_tokens(), model.config.vocab_size);
         let (prompt, decoded) = tokens.split_at(self.n_prompt);
         model.run_passes(prompt, decoded)?;
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

@@ -73,7 +73,7 @@ impl Outcome {
         self.samples.iter().map(|sample| sample.as_secs_f64() * 1e9).collect()
     }
     fn tokens_per_second(&self) -> Vec<f64> {
-        let n_tokens = (self.test.n_prompt + self.test.n_gen) as f64;
+        let n_tokens = self.test.n_tokens() as f64;
         self.samples.iter().map(|sample| n_tokens / sample.as_secs_f64()).collect()
     }
     /// What the memory delivered, in 1e9 bytes a second.

@@ -60,6 +60,12 @@ impl ReferenceOps {
     pub fn with_instruction_set(n_threads: usize, set: InstructionSet) -> Result<Self, OpsError> {
         Ok(Self { device: HostDevice, workers: Workers::new(n_threads.max(1))?, set })
     }
+    /// Bytes of private scratch memory that passes within `limits` need on `n_threads` threads.
+    pub fn workspace_bytes_on(n_threads: usize, config: &ModelConfig, limits: PassLimits) -> u64 {
+        let rows = padded_width(config.hidden_dim) + padded_width(2 * config.ffn_dim);
+        let threads = n_threads.saturating_mul(thread_floats(config, limits));
+        4_u64.saturating_mul(limits.rows.saturating_mul(rows).saturating_add(threads) as u64)
+    }
     /// How many threads work.
     pub fn n_threads(&self) -> usize {
         self.workers.n_threads()
@@ -220,9 +226,7 @@ impl Ops for ReferenceOps {
     }
 
     fn workspace_bytes(&self, config: &ModelConfig, limits: PassLimits) -> u64 {
-        let rows = padded_width(config.hidden_dim) + padded_width(2 * config.ffn_dim);
-        let threads = self.workers.n_threads().saturating_mul(thread_floats(config, limits));
-        4_u64.saturating_mul(limits.rows.saturating_mul(rows).saturating_add(threads) as u64)
+        Self::workspace_bytes_on(self.workers.n_threads(), config, limits)
     }
 
     fn embed(
