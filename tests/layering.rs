@@ -14,7 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("memory", &["device", "gguf", "model", "ops", "quant"]),
     ("weights", &["device", "gguf", "memory", "model", "ops"]),
     ("kv_cache", &["device", "memory", "model", "ops", "quant"]),
-    ("synth", &["gguf", "model", "quant"]),
+    ("synth", &["gguf", "model", "quant", "tokenizer"]),
     ("forward", &["device", "gguf", "kv_cache", "memory", "model", "ops", "quant", "weights"]),
     ("sampler", &[]),
     (

@@ -266,3 +266,16 @@ fn a_file_says_what_a_configuration_can_differ_in() {
         assert_eq!(ModelConfig::from_gguf(&gguf).unwrap(), config);
     }
 }
+
+#[test]
+fn the_tokenizer_of_a_synthetic_file_takes_any_text() {
+    use worker_orcd::tokenizer::{EncodeOptions, Tokenizer};
+    let text = "Hello, w\u{f6}rld! \u{1f600}\n\t 123";
+    for row in &worker_orcd::model::CATALOG {
+        let config = worker_orcd::model::ModelConfig::named(&format!("tiny-{}", row.name)).unwrap();
+        let file = worker_orcd::synth::layout(&config, worker_orcd::synth::Mix::Q8_0).unwrap();
+        let tokenizer = Tokenizer::from_metadata(file.metadata()).unwrap();
+        let ids = tokenizer.encode(text, EncodeOptions::default()).unwrap();
+        assert_eq!(tokenizer.decode(&ids, true).unwrap(), text, "{}", row.name);
+    }
+}

@@ -220,7 +220,7 @@ impl Model {
             return Err(InferError::ContextLengthExceeded { requested: prompt.len(), max });
         }
         let none = BTreeSet::new();
-        let ends = if options.ignore_eos { &none } else { &self.end_of_generation().clone() };
+        let ends = if options.ignore_eos { &none } else { &self.end_of_generation };
         let runner = &mut *self.runner;
         let started = Instant::now();
         let (mut logits, prompt_tokens) = session.run(runner, prompt)?;

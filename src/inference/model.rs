@@ -60,7 +60,7 @@ pub struct Model {
     pub total_vram_bytes: u64,
     pub(super) runner: Box<dyn Runner>,
     pub(super) path: PathBuf,
-    end_of_generation: BTreeSet<u32>,
+    pub(super) end_of_generation: BTreeSet<u32>,
 }
 
 impl Model {

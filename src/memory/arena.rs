@@ -26,7 +26,6 @@ pub enum ArenaError {
 #[derive(Debug)]
 pub struct Arena<D: Device> {
     regions: HashMap<String, Region<D>>,
-    bytes: u64,
 }
 
 impl<D: Device> Arena<D> {
@@ -37,18 +36,10 @@ impl<D: Device> Arena<D> {
         for row in &plan.rows {
             regions.insert(row.name.clone(), rest.split_off(row.bytes)?);
         }
-        Ok(Self { regions, bytes: plan.total_bytes })
+        Ok(Self { regions })
     }
     /// Hands out a region; it can be had once.
     pub fn take(&mut self, name: &str) -> Result<Region<D>, ArenaError> {
         self.regions.remove(name).ok_or_else(|| ArenaError::NoRegion { name: name.to_owned() })
-    }
-    /// Bytes allocated.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-    /// Names of regions not handed out.
-    pub fn left(&self) -> impl Iterator<Item = &str> {
-        self.regions.keys().map(String::as_str)
     }
 }

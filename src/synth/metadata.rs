@@ -4,6 +4,7 @@ use super::SynthError;
 use super::mix::Mix;
 use crate::gguf::{Metadata, MetadataArray, MetadataValue};
 use crate::model::{Architecture, ModelConfig, ModelError, RopeFactors};
+use crate::tokenizer::BYTE_LEVEL;
 
 /// `tokenizer.ggml.token_type`.
 const NORMAL: i32 = 1;
@@ -106,7 +107,7 @@ fn tokenizer_keys(config: &ModelConfig) -> Result<Vec<(&'static str, MetadataVal
     if found < MIN_VOCABULARY {
         return Err(SynthError::SmallVocabulary { found, least: MIN_VOCABULARY });
     }
-    let mut tokens: Vec<String> = byte_level().map(String::from).collect();
+    let mut tokens: Vec<String> = BYTE_LEVEL.map(String::from).to_vec();
     let mut types = vec![NORMAL; tokens.len()];
     tokens.extend(TOKENS.map(|(token, _)| token.to_owned()));
     types.extend(TOKENS.map(|(_, token_type)| token_type));
@@ -128,13 +129,4 @@ fn tokenizer_keys(config: &ModelConfig) -> Result<Vec<(&'static str, MetadataVal
 
 fn text(text: &str) -> MetadataValue {
     MetadataValue::String(text.to_owned())
-}
-
-/// GPT-2's character for each byte: printable Latin-1 stands for itself, the other 68 follow from U+0100 on.
-fn byte_level() -> impl Iterator<Item = char> {
-    let mut moved = '\u{100}'..;
-    (0..=u8::MAX).filter_map(move |byte| match byte {
-        0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF => Some(char::from(byte)),
-        _ => moved.next(),
-    })
 }

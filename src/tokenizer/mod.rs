@@ -34,6 +34,7 @@ pub use stream::DecodeStream;
 use crate::gguf::{Gguf, Metadata};
 use encoder::Encoder;
 use json::JsonEncoder;
+pub(crate) use vocabulary::BYTE_LEVEL;
 use vocabulary::Vocabulary;
 
 /// What encoding does beside turning text into tokens; both by default.

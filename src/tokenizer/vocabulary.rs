@@ -261,7 +261,7 @@ fn byte_level_bytes(text: &str) -> Vec<u8> {
 }
 
 /// GPT-2's character for each byte: printable Latin-1 stands for itself, the other 68 follow from U+0100 on.
-pub(super) const BYTE_LEVEL: [char; 256] = {
+pub(crate) const BYTE_LEVEL: [char; 256] = {
     let mut table = ['\0'; 256];
     let (mut byte, mut moved) = (0, 0);
     while byte < 256 {
