@@ -6,7 +6,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use worker_orcd::device::{HostDevice, Region};
 use worker_orcd::model::ModelConfig;
 use worker_orcd::ops::reference::ReferenceOps;
-use worker_orcd::ops::{Matrix, Ops, PassLimits, Projection, ProjectionPart, Rows, padded_width};
+use worker_orcd::ops::{Layout, MatrixShape, Matrix, Ops, PassLimits, Projection, ProjectionPart, Rows, padded_width};
 use worker_orcd::quant::Format;
 
 /// Rows and columns of Phi-3-mini's attention output.
@@ -20,7 +20,11 @@ fn projection(format: Format) -> Projection<HostDevice> {
     let mut region = Region::allocate(&HostDevice, row_bytes * WIDTH as u64).unwrap();
     // Any bytes are blocks; a small scale everywhere keeps them finite.
     region.as_mut_slice().iter_mut().enumerate().for_each(|(i, byte)| *byte = (i * 31 % 23) as u8);
-    let matrix = Matrix { format, n_rows: WIDTH, n_cols: WIDTH, blocks: region.typed() };
+    let matrix = Matrix {
+        shape: MatrixShape { format, n_rows: WIDTH, n_cols: WIDTH },
+        layout: Layout::Blocks,
+        blocks: region.typed(),
+    };
     Projection { parts: vec![ProjectionPart { matrix, bias: None }] }
 }
 

@@ -2,11 +2,11 @@
 
 use thiserror::Error;
 
-use crate::device::{Buffer, Device, DeviceError};
+use crate::device::{Buffer, Device, DeviceError, Region};
 use crate::gguf::{Gguf, GgufError};
 use crate::memory::{Arena, ArenaError, region};
 use crate::model::{LayerSlot, ModelConfig, ModelError, RopeFactors, Slot, TensorKind, TensorSpec, schema};
-use crate::ops::{Matrix, Norm, Projection, ProjectionPart, RotaryTable};
+use crate::ops::{Matrix, MatrixShape, Norm, Ops, OpsError, Projection, ProjectionPart, RotaryTable};
 
 /// Weights that could not be loaded.
 #[derive(Debug, Error)]
@@ -23,6 +23,9 @@ pub enum LoadError {
     /// The device failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// A matrix could not be laid out.
+    #[error(transparent)]
+    Ops(#[from] OpsError),
 }
 
 /// One transformer layer.
@@ -61,7 +64,8 @@ pub struct Weights<D: Device> {
 
 impl<D: Device> Weights<D> {
     /// Reads a model into the arena; `progress(done, total)` is told of the bytes read.
-    pub fn load(
+    pub fn load<O: Ops<Device = D>>(
+        ops: &O,
         config: &ModelConfig,
         gguf: &Gguf,
         arena: &mut Arena<D>,
@@ -72,7 +76,8 @@ impl<D: Device> Weights<D> {
         for spec in &specs {
             total_bytes += spec.find(gguf)?.n_bytes;
         }
-        let mut loader = Loader { config, gguf, arena, specs, progress, read_bytes: 0, total_bytes };
+        let staging = arena.take(region::STAGING)?;
+        let mut loader = Loader { ops, staging, config, gguf, arena, specs, progress, read_bytes: 0, total_bytes };
         let rotary = loader.rotary()?;
         let token_embedding = loader.matrix(Slot::TokenEmbedding)?;
         let layers = (0..config.num_layers).map(|index| loader.layer(index)).collect::<Result<_, _>>()?;
@@ -92,17 +97,19 @@ impl<D: Device> Weights<D> {
     }
 }
 
-struct Loader<'a, D: Device> {
+struct Loader<'a, O: Ops> {
+    ops: &'a O,
+    staging: Region<O::Device>,
     config: &'a ModelConfig,
     gguf: &'a Gguf,
-    arena: &'a mut Arena<D>,
+    arena: &'a mut Arena<O::Device>,
     specs: Vec<TensorSpec>,
     progress: &'a mut dyn FnMut(u64, u64),
     read_bytes: u64,
     total_bytes: u64,
 }
 
-impl<D: Device> Loader<'_, D> {
+impl<O: Ops> Loader<'_, O> {
     fn spec(&self, slot: Slot) -> Result<TensorSpec, LoadError> {
         let spec = self.specs.iter().find(|spec| spec.slot == slot).cloned();
         // The schema lists every slot that the configuration's features let a caller ask for.
@@ -114,19 +121,19 @@ impl<D: Device> Loader<'_, D> {
         (self.progress)(self.read_bytes, self.total_bytes);
     }
 
-    fn matrix(&mut self, slot: Slot) -> Result<Matrix<D>, LoadError> {
+    fn matrix(&mut self, slot: Slot) -> Result<Matrix<O::Device>, LoadError> {
         let spec = self.spec(slot)?;
         debug_assert_eq!(spec.kind, TensorKind::Matrix);
         let tensor = spec.find(self.gguf)?;
-        let mut region = self.arena.take(&spec.name)?;
-        let (device, gguf) = (region.device().clone(), self.gguf);
-        device.fill(&mut region, |offset, piece| {
+        let region = self.arena.take(&spec.name)?;
+        let shape = MatrixShape { format: tensor.format, n_rows: spec.n_rows, n_cols: spec.n_cols };
+        let Self { ops, gguf, staging, progress, read_bytes, total_bytes, .. } = self;
+        ops.load_matrix(shape, region, staging, |offset, piece| {
             gguf.read_at(tensor, offset, piece)?;
-            self.read(piece.len() as u64);
-            Ok::<_, LoadError>(())
-        })?;
-        let blocks = region.typed();
-        Ok(Matrix { format: tensor.format, n_rows: spec.n_rows, n_cols: spec.n_cols, blocks })
+            *read_bytes += piece.len() as u64;
+            progress(*read_bytes, *total_bytes);
+            Ok(())
+        })
     }
 
     /// The values of a small tensor, as f32 whatever the file keeps.
@@ -146,23 +153,23 @@ impl<D: Device> Loader<'_, D> {
         Ok(values)
     }
 
-    fn place(&mut self, region: &str, values: &[f32]) -> Result<Buffer<D, f32>, LoadError> {
+    fn place(&mut self, region: &str, values: &[f32]) -> Result<Buffer<O::Device, f32>, LoadError> {
         let mut buffer = self.arena.take(region)?.typed();
         buffer.upload(values, 0)?;
         Ok(buffer)
     }
 
-    fn vector(&mut self, slot: Slot) -> Result<Buffer<D, f32>, LoadError> {
+    fn vector(&mut self, slot: Slot) -> Result<Buffer<O::Device, f32>, LoadError> {
         let values = self.values(slot)?;
         self.place(&slot.name(), &values)
     }
 
-    fn norm(&mut self, slot: Slot) -> Result<Norm<D>, LoadError> {
+    fn norm(&mut self, slot: Slot) -> Result<Norm<O::Device>, LoadError> {
         Ok(Norm { weight: self.vector(slot)?, eps: self.config.rms_norm_eps })
     }
 
     /// Matrices side by side; each may have a bias.
-    fn projection(&mut self, slots: &[(Slot, Option<Slot>)]) -> Result<Projection<D>, LoadError> {
+    fn projection(&mut self, slots: &[(Slot, Option<Slot>)]) -> Result<Projection<O::Device>, LoadError> {
         let mut parts = Vec::new();
         for &(matrix, bias) in slots {
             let matrix = self.matrix(matrix)?;
@@ -172,7 +179,7 @@ impl<D: Device> Loader<'_, D> {
         Ok(Projection { parts })
     }
 
-    fn layer(&mut self, index: usize) -> Result<LayerWeights<D>, LoadError> {
+    fn layer(&mut self, index: usize) -> Result<LayerWeights<O::Device>, LoadError> {
         use LayerSlot::*;
         let config = self.config;
         let slot = |slot| Slot::Layer(index, slot);
@@ -203,7 +210,7 @@ impl<D: Device> Loader<'_, D> {
 
     /// Frequencies in radians a token: `1 / (factor · theta^(2i / rotated_dims))`, in singles, as the models were
     /// trained.
-    fn rotary(&mut self) -> Result<RotaryTable<D>, LoadError> {
+    fn rotary(&mut self) -> Result<RotaryTable<O::Device>, LoadError> {
         let rope = self.config.rope;
         let sets: &[(Option<Slot>, &str)] = match rope.factors {
             RopeFactors::None => &[(None, region::ROTARY)],

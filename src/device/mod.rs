@@ -1,13 +1,15 @@
-//! Memory of a device, knowing no operation: allocate, upload, download, ask what there is.
+//! Memory and launching, knowing no operation: allocate, upload, download, ask what there is, start a kernel.
 //!
 //! [`Region`] is an owned range of one allocation and can only be split, so two regions never overlap and a
 //! `&mut` to one is exclusive. [`Buffer`] is a region read as elements of one type.
 
 mod buffer;
 mod host;
+mod launch;
 
 pub use buffer::{Buffer, Region, allocated_bytes, allocations_made};
 pub use host::HostDevice;
+pub use launch::{Grid, Launch};
 
 use thiserror::Error;
 
@@ -57,6 +59,30 @@ pub enum DeviceError {
         requested: u64,
         /// Bytes left.
         available: u64,
+    },
+    /// A kernel could not be started or failed. After a failure while it ran, the device's memory is lost.
+    #[error("kernel `{kernel}` on {device} failed: {cause}{}", if *.fatal { "; the device's context is lost, restart the process" } else { "" })]
+    Kernel {
+        /// The device's name.
+        device: String,
+        /// The kernel.
+        kernel: &'static str,
+        /// What the device said.
+        cause: String,
+        /// Whether the device's context is lost.
+        fatal: bool,
+    },
+    /// The driver refused something that is not a kernel nor an allocation.
+    #[error("{device} failed at {what}: {cause}{}", if *.fatal { "; the device's context is lost, restart the process" } else { "" })]
+    Driver {
+        /// The device's name.
+        device: String,
+        /// What was asked of it.
+        what: &'static str,
+        /// What the driver said.
+        cause: String,
+        /// Whether the device's context is lost.
+        fatal: bool,
     },
 }
 

@@ -8,9 +8,9 @@ use thiserror::Error;
 use crate::device::{Device, DeviceError};
 use crate::gguf::Gguf;
 use crate::kv_cache::{CacheError, KvCache, Sequence};
-use crate::memory::{Arena, ArenaError, MemoryPlan, PlanError, PlanOptions};
+use crate::memory::{Arena, ArenaError, MemoryPlan, PlanError, PlanOptions, region};
 use crate::model::ModelConfig;
-use crate::ops::{Ops, OpsError, PassLimits, Span};
+use crate::ops::{Ops, OpsError, Pass, PassLimits, Span};
 use crate::quant::Format;
 use crate::weights::{LoadError, Weights};
 
@@ -89,24 +89,40 @@ pub struct Engine<O: Ops> {
     weights: Weights<O::Device>,
     cache: KvCache<O::Device>,
     scratch: Scratch<O::Device>,
+    workspace: O::Workspace,
     plan: MemoryPlan,
 }
 
-/// Makes the plan that [`Engine::load`] would allocate, touching no device; `workspace_bytes` says what its operations need.
+/// What operations ask of a plan, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpsBytes {
+    /// See [`Ops::workspace_bytes`].
+    pub workspace: u64,
+    /// See [`Ops::staging_bytes`].
+    pub staging: u64,
+}
+
+fn limits(options: &EngineOptions) -> PassLimits {
+    PassLimits { rows: options.chunk.max(1), context: options.context }
+}
+
+/// Makes the plan that [`Engine::load`] would allocate, touching no device; `ops_bytes` says what its operations need.
 pub fn plan(
     config: &ModelConfig,
     gguf: &Gguf,
     options: EngineOptions,
-    workspace_bytes: impl FnOnce(PassLimits) -> u64,
+    ops_bytes: impl FnOnce(PassLimits) -> OpsBytes,
 ) -> Result<MemoryPlan, PlanError> {
-    let rows = options.chunk.max(1);
-    let workspace_bytes = workspace_bytes(PassLimits { rows, context: options.context });
+    let limits = limits(&options);
+    let rows = limits.rows;
+    let bytes = ops_bytes(limits);
     let options = PlanOptions {
         context: options.context,
         kv_format: options.kv_format,
         rows,
         logits_rows: options.logits_rows.clamp(1, rows),
-        workspace_bytes,
+        workspace_bytes: bytes.workspace,
+        staging_bytes: bytes.staging,
     };
     MemoryPlan::from_gguf(config, gguf, options)
 }
@@ -120,15 +136,19 @@ impl<O: Ops> Engine<O> {
         options: EngineOptions,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, EngineError> {
-        let plan = plan(&config, gguf, options, |limits| ops.workspace_bytes(&config, limits))?;
+        let plan = plan(&config, gguf, options, |limits| OpsBytes {
+            workspace: ops.workspace_bytes(&config, limits),
+            staging: ops.staging_bytes(),
+        })?;
         let device = ops.device().clone();
         let free = device.memory_info()?.map_or(u64::MAX, |info| info.available);
         plan.check_fits(&config, free.min(options.limit_bytes.unwrap_or(u64::MAX)))?;
         let mut arena = Arena::allocate(&device, &plan)?;
-        let weights = Weights::load(&config, gguf, &mut arena, progress)?;
+        let weights = Weights::load(&ops, &config, gguf, &mut arena, progress)?;
         let cache = KvCache::new(&config, options.context, options.kv_format, &mut arena)?;
         let scratch = Scratch::new(&config, &mut arena)?;
-        Ok(Self { ops, config, weights, cache, scratch, plan })
+        let workspace = ops.workspace(&config, limits(&options), arena.take(region::WORKSPACE)?)?;
+        Ok(Self { ops, config, weights, cache, scratch, workspace, plan })
     }
 
     /// The model's configuration.
@@ -225,19 +245,16 @@ impl<O: Ops> Engine<O> {
 
     /// From tokens to the residual stream after the last layer.
     fn pass(&mut self, tokens: &[u32], spans: &[Span<'_>]) -> Result<(), EngineError> {
-        self.ops.embed(tokens, self.weights.token_embedding(), &mut self.scratch.x)?;
-        for (weights, cache) in self.weights.layers.iter().zip(&mut self.cache.layers) {
-            layer::run(
-                &self.ops,
-                &self.config,
-                weights,
-                &self.weights.rotary,
-                spans,
-                cache,
-                &mut self.scratch,
-            )?;
-        }
-        Ok(())
+        let pass = Pass { tokens, spans };
+        let Self { ops, config, weights, cache, scratch, workspace, .. } = self;
+        ops.begin(&pass, &weights.rotary, workspace)?;
+        ops.run(&pass, workspace, |workspace| {
+            ops.embed(&pass, weights.token_embedding(), workspace, &mut scratch.x)?;
+            for (layer, cache) in weights.layers.iter().zip(&mut cache.layers) {
+                layer::run(ops, config, layer, &weights.rotary, &pass, cache, scratch, workspace)?;
+            }
+            Ok(())
+        })
     }
 
     /// The logits of some rows of the last pass.
@@ -249,7 +266,7 @@ impl<O: Ops> Engine<O> {
             rows,
             &weights.output_norm,
             &weights.output,
-            &mut scratch.workspace,
+            &mut self.workspace,
             &mut scratch.logits,
         )?;
         Ok(scratch.logits.download(0, n_rows)?)

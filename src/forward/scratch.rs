@@ -1,6 +1,6 @@
 //! The activations of a pass, by name, each over its own region.
 
-use crate::device::{Buffer, Device};
+use crate::device::Device;
 use crate::memory::{Arena, ArenaError, region};
 use crate::model::ModelConfig;
 use crate::ops::Rows;
@@ -18,8 +18,6 @@ pub(super) struct Scratch<D: Device> {
     pub hidden: Rows<D>,
     /// `[logits rows, vocabulary]`.
     pub logits: Rows<D>,
-    /// The operations' own.
-    pub workspace: Buffer<D, f32>,
 }
 
 impl<D: Device> Scratch<D> {
@@ -31,7 +29,6 @@ impl<D: Device> Scratch<D> {
             attended: rows(region::ATTENDED, config.q_dim())?,
             hidden: rows(region::HIDDEN, config.ffn_dim)?,
             logits: rows(region::LOGITS, config.vocab_size)?,
-            workspace: arena.take(region::WORKSPACE)?.typed(),
         })
     }
 }

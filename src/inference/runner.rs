@@ -4,7 +4,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use crate::device::{Device, HostDevice};
-use crate::forward::{self, Engine, EngineError, EngineOptions};
+use crate::forward::{self, Engine, EngineError, EngineOptions, OpsBytes};
 use crate::gguf::Gguf;
 use crate::kv_cache::{CacheError, Sequence};
 use crate::memory::MemoryPlan;
@@ -180,8 +180,9 @@ pub(super) fn plan(
     match device.resolve()? {
         Usable::Cpu => {
             let n_threads = n_threads(threads)?;
-            forward::plan(config, gguf, options, |limits| {
-                ReferenceOps::workspace_bytes_on(n_threads, config, limits)
+            forward::plan(config, gguf, options, |limits| OpsBytes {
+                workspace: ReferenceOps::workspace_bytes_on(n_threads, config, limits),
+                staging: 0,
             })
             .map_err(|error| InferError::of_engine(path, error.into()))
         }

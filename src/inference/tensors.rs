@@ -96,21 +96,21 @@ fn rows<D: Device>(projection: &Projection<D>, first: usize, n_rows: usize) -> D
     let mut matrix = &projection.parts[0].matrix;
     for next in parts {
         matrix = next;
-        if first < next.n_rows {
+        if first < next.shape.n_rows {
             break;
         }
-        first -= next.n_rows;
+        first -= next.shape.n_rows;
     }
     part(matrix, first, n_rows)
 }
 
 fn part<D: Device>(matrix: &Matrix<D>, first: usize, n_rows: usize) -> DeviceTensor {
-    let row_bytes = matrix.blocks.region().bytes() / matrix.n_rows.max(1) as u64;
+    let row_bytes = matrix.blocks.region().bytes() / matrix.shape.n_rows.max(1) as u64;
     DeviceTensor {
         address: matrix.blocks.address() + first as u64 * row_bytes,
-        format: matrix.format,
+        format: matrix.shape.format,
         n_rows,
-        n_cols: matrix.n_cols,
+        n_cols: matrix.shape.n_cols,
         bytes: n_rows as u64 * row_bytes,
     }
 }

@@ -19,6 +19,8 @@ pub enum Purpose {
     Activations,
     /// One number for each token of the vocabulary.
     Logits,
+    /// Where a file's weights pass on their way into the device's layout.
+    Staging,
 }
 
 impl std::fmt::Display for Purpose {
@@ -28,6 +30,7 @@ impl std::fmt::Display for Purpose {
             Purpose::KvCache => f.write_str("kv cache"),
             Purpose::Activations => f.write_str("activations"),
             Purpose::Logits => f.write_str("logits"),
+            Purpose::Staging => f.write_str("staging"),
         }
     }
 }
@@ -45,6 +48,8 @@ pub struct PlanOptions {
     pub logits_rows: usize,
     /// Scratch of the operations.
     pub workspace_bytes: u64,
+    /// Where the operations lay weights out while they are loaded.
+    pub staging_bytes: u64,
 }
 
 /// One region.
@@ -114,6 +119,7 @@ pub(crate) mod region {
     pub(crate) const HIDDEN: &str = "feed-forward";
     pub(crate) const WORKSPACE: &str = "workspace";
     pub(crate) const LOGITS: &str = "logits";
+    pub(crate) const STAGING: &str = "staging";
     pub(crate) fn keys(layer: usize) -> String {
         format!("layer {layer} keys")
     }
@@ -167,9 +173,12 @@ impl MemoryPlan {
         for (name, width) in activations {
             plan.add(Purpose::Activations, name, &[options.rows, padded_width(width), 4])?;
         }
-        let workspace = usize::try_from(options.workspace_bytes)
-            .map_err(|_| PlanError::Overflow { what: region::WORKSPACE.to_owned() })?;
+        let length = |bytes: u64, what: &str| {
+            usize::try_from(bytes).map_err(|_| PlanError::Overflow { what: what.to_owned() })
+        };
+        let workspace = length(options.workspace_bytes, region::WORKSPACE)?;
         plan.add(Purpose::Activations, region::WORKSPACE, &[workspace])?;
+        plan.add(Purpose::Staging, region::STAGING, &[length(options.staging_bytes, region::STAGING)?])?;
         let logits = [options.logits_rows, padded_width(config.vocab_size), 4];
         plan.add(Purpose::Logits, region::LOGITS, &logits)?;
         Ok(plan)

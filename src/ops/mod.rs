@@ -6,13 +6,13 @@ pub mod reference;
 mod operands;
 
 pub use operands::{
-    CacheLayer, HeadNorms, HeadShape, Matrix, Norm, PAGE_TOKENS, Projection, ProjectionPart, RotaryTable,
-    Rows, Span, padded_width,
+    CacheLayer, HeadNorms, HeadShape, Layout, Matrix, MatrixShape, Norm, PAGE_TOKENS, Pass, Projection,
+    ProjectionPart, RotaryTable, Rows, Span, padded_width,
 };
 
 use thiserror::Error;
 
-use crate::device::{Buffer, Device, DeviceError};
+use crate::device::{Device, DeviceError, Region};
 use crate::model::ModelConfig;
 
 /// What can go wrong in an operation.
@@ -65,6 +65,8 @@ pub struct PassLimits {
 pub trait Ops: Send + Sync {
     /// Where the operands live.
     type Device: Device;
+    /// Private scratch memory of the operations, divided once.
+    type Workspace: std::fmt::Debug + Send + Sync;
 
     /// The device.
     fn device(&self) -> &Self::Device;
@@ -72,11 +74,51 @@ pub trait Ops: Send + Sync {
     /// Bytes of private scratch memory that passes within `limits` need.
     fn workspace_bytes(&self, config: &ModelConfig, limits: PassLimits) -> u64;
 
+    /// Bytes on the device through which a file's weights go on their way into the operations' own layout.
+    fn staging_bytes(&self) -> u64;
+
+    /// Divides a region of [`Ops::workspace_bytes`] bytes.
+    fn workspace(
+        &self,
+        config: &ModelConfig,
+        limits: PassLimits,
+        region: Region<Self::Device>,
+    ) -> Result<Self::Workspace, OpsError>;
+
+    /// Fills `into` with a matrix whose file bytes `read(offset, bytes)` delivers piece by piece, in order, and lays it
+    /// out as the operations want it. The region is as long as the matrix is in the file; `staging` has
+    /// [`Ops::staging_bytes`] bytes.
+    fn load_matrix<E: From<OpsError> + From<DeviceError>>(
+        &self,
+        shape: MatrixShape,
+        into: Region<Self::Device>,
+        staging: &mut Region<Self::Device>,
+        read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
+    ) -> Result<Matrix<Self::Device>, E>;
+
+    /// Begins a pass; the operations after it, up to the next, belong to it.
+    fn begin(
+        &self,
+        pass: &Pass<'_>,
+        rotary: &RotaryTable<Self::Device>,
+        workspace: &mut Self::Workspace,
+    ) -> Result<(), OpsError>;
+
+    /// Runs `operations`, all of a pass from [`Ops::embed`] on; a device may record them and run the record when the
+    /// shape of a pass comes again.
+    fn run<E: From<OpsError>>(
+        &self,
+        pass: &Pass<'_>,
+        workspace: &mut Self::Workspace,
+        operations: impl FnMut(&mut Self::Workspace) -> Result<(), E>,
+    ) -> Result<(), E>;
+
     /// `x[i] = table[tokens[i]]`; table `[vocabulary, hidden]`, x `[rows, hidden]`.
     fn embed(
         &self,
-        tokens: &[u32],
+        pass: &Pass<'_>,
         table: &Matrix<Self::Device>,
+        workspace: &mut Self::Workspace,
         x: &mut Rows<Self::Device>,
     ) -> Result<(), OpsError>;
 
@@ -87,19 +129,21 @@ pub trait Ops: Send + Sync {
         rows: std::ops::Range<usize>,
         norm: &Norm<Self::Device>,
         projection: &Projection<Self::Device>,
-        workspace: &mut Buffer<Self::Device, f32>,
+        workspace: &mut Self::Workspace,
         out: &mut Rows<Self::Device>,
     ) -> Result<(), OpsError>;
 
     /// Normalises (where there are norms) and turns the heads of q and k by their positions; q stays in `qkv`,
     /// k and v go into the cache. `qkv` is `[rows, q | k | v]`.
+    #[expect(clippy::too_many_arguments, reason = "each is an operand")]
     fn rotate_and_append(
         &self,
+        pass: &Pass<'_>,
         qkv: &mut Rows<Self::Device>,
         heads: HeadShape,
         qk_norm: Option<HeadNorms<'_, Self::Device>>,
         rotary: &RotaryTable<Self::Device>,
-        spans: &[Span<'_>],
+        workspace: &mut Self::Workspace,
         cache: &mut CacheLayer<Self::Device>,
     ) -> Result<(), OpsError>;
 
@@ -107,11 +151,11 @@ pub trait Ops: Send + Sync {
     /// own; query head h reads key head `h / (q_heads / kv_heads)`. `out` is `[rows, q_heads · head_dim]`.
     fn attend(
         &self,
+        pass: &Pass<'_>,
         qkv: &Rows<Self::Device>,
         heads: HeadShape,
-        spans: &[Span<'_>],
         cache: &CacheLayer<Self::Device>,
-        workspace: &mut Buffer<Self::Device, f32>,
+        workspace: &mut Self::Workspace,
         out: &mut Rows<Self::Device>,
     ) -> Result<(), OpsError>;
 
@@ -121,7 +165,7 @@ pub trait Ops: Send + Sync {
         a: &Rows<Self::Device>,
         n_rows: usize,
         projection: &Projection<Self::Device>,
-        workspace: &mut Buffer<Self::Device, f32>,
+        workspace: &mut Self::Workspace,
         x: &mut Rows<Self::Device>,
     ) -> Result<(), OpsError>;
 
@@ -132,7 +176,30 @@ pub trait Ops: Send + Sync {
         n_rows: usize,
         norm: &Norm<Self::Device>,
         gate_up: &Projection<Self::Device>,
-        workspace: &mut Buffer<Self::Device, f32>,
+        workspace: &mut Self::Workspace,
         h: &mut Rows<Self::Device>,
     ) -> Result<(), OpsError>;
+}
+
+/// Refuses an operand of another size than the operation needs.
+pub(crate) fn expect(
+    operation: &'static str,
+    operand: &'static str,
+    found: usize,
+    expected: usize,
+) -> Result<(), OpsError> {
+    if found == expected { Ok(()) } else { Err(OpsError::Shape { operation, operand, found, expected }) }
+}
+
+/// Refuses fewer rows than the operation needs.
+pub(crate) fn expect_room<D: Device>(
+    operation: &'static str,
+    rows: &Rows<D>,
+    n_rows: usize,
+) -> Result<(), OpsError> {
+    let found = rows.capacity();
+    if found >= n_rows {
+        return Ok(());
+    }
+    Err(OpsError::Shape { operation, operand: "room for rows", found, expected: n_rows })
 }

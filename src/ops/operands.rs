@@ -15,16 +15,34 @@ pub fn padded_width(width: usize) -> usize {
     width.next_multiple_of(ROW_PADDING)
 }
 
-/// A weight matrix in its file's block format, row after row.
-#[derive(Debug)]
-pub struct Matrix<D: Device> {
+/// What a weight matrix is, wherever it lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MatrixShape {
     /// Block format.
     pub format: Format,
     /// Outputs.
     pub n_rows: usize,
     /// Inputs; a whole number of blocks.
     pub n_cols: usize,
-    /// `n_rows` rows of blocks.
+}
+
+/// In which order a matrix's bytes lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// As in the file: row after row of blocks.
+    Blocks,
+    /// As the tensor cores take them: tiles of 16 rows (`kernels/include/tiles.cuh`).
+    Tiles,
+}
+
+/// A weight matrix on a device.
+#[derive(Debug)]
+pub struct Matrix<D: Device> {
+    /// What it is.
+    pub shape: MatrixShape,
+    /// How it lies.
+    pub layout: Layout,
+    /// `n_rows` rows of blocks, in the order of `layout`.
     pub blocks: Buffer<D, u8>,
 }
 
@@ -47,11 +65,11 @@ pub struct Projection<D: Device> {
 impl<D: Device> Projection<D> {
     /// Outputs of all parts.
     pub fn n_rows(&self) -> usize {
-        self.parts.iter().map(|part| part.matrix.n_rows).sum()
+        self.parts.iter().map(|part| part.matrix.shape.n_rows).sum()
     }
     /// Inputs.
     pub fn n_cols(&self) -> usize {
-        self.parts.first().map_or(0, |part| part.matrix.n_cols)
+        self.parts.first().map_or(0, |part| part.matrix.shape.n_cols)
     }
 }
 
@@ -154,4 +172,24 @@ pub struct Span<'a> {
     pub pages: &'a [u32],
     /// Which set of [`RotaryTable::sets`] the sequence uses.
     pub rotary_set: usize,
+}
+
+/// One pass through the layers: which tokens, as rows of which sequences.
+#[derive(Debug, Clone, Copy)]
+pub struct Pass<'a> {
+    /// One token a row.
+    pub tokens: &'a [u32],
+    /// The rows' sequences; together they cover all rows, in order.
+    pub spans: &'a [Span<'a>],
+}
+
+impl Pass<'_> {
+    /// Rows of the pass.
+    pub fn n_rows(&self) -> usize {
+        self.tokens.len()
+    }
+    /// The longest sequence after the pass, in tokens.
+    pub fn longest(&self) -> usize {
+        self.spans.iter().map(|span| span.position + span.n_rows).max().unwrap_or(0)
+    }
 }

@@ -15,13 +15,13 @@ use std::ops::Range;
 
 use half::f16;
 
-use crate::device::{Buffer, HostDevice};
+use crate::device::{Buffer, Device, DeviceError, HostDevice, Region};
 use crate::model::ModelConfig;
 use crate::quant::{Format, with_block};
 
 use super::{
-    CacheLayer, HeadNorms, HeadShape, Matrix, Norm, Ops, OpsError, PAGE_TOKENS, PassLimits, Projection,
-    RotaryTable, Rows, Span, padded_width,
+    CacheLayer, HeadNorms, HeadShape, Layout, Matrix, MatrixShape, Norm, Ops, OpsError, PAGE_TOKENS, Pass,
+    PassLimits, Projection, RotaryTable, Rows, Span, expect, expect_room, padded_width,
 };
 
 use attention::{Attend, CacheElement};
@@ -91,15 +91,15 @@ impl ReferenceOps {
             let product = Product {
                 x,
                 n_tokens,
-                n_rows: matrix.n_rows,
-                n_cols: matrix.n_cols,
+                n_rows: matrix.shape.n_rows,
+                n_cols: matrix.shape.n_cols,
                 blocks: matrix.blocks.as_slice(),
                 bias: part.bias.as_ref().map(Buffer::as_slice),
                 accumulate: out.accumulate,
             };
             let columns = SharedColumns::new(out.rows, out.stride, first);
-            with_block!(matrix.format, B => matmul::matmul::<B>(workers, set, product, scratch, columns));
-            first += matrix.n_rows;
+            with_block!(matrix.shape.format, B => matmul::matmul::<B>(workers, set, product, scratch, columns));
+            first += matrix.shape.n_rows;
         }
     }
 
@@ -199,27 +199,9 @@ impl ReferenceOps {
     }
 }
 
-/// Refuses an operand of another size than the operation needs.
-fn expect(
-    operation: &'static str,
-    operand: &'static str,
-    found: usize,
-    expected: usize,
-) -> Result<(), OpsError> {
-    if found == expected { Ok(()) } else { Err(OpsError::Shape { operation, operand, found, expected }) }
-}
-
-/// Refuses fewer rows than the operation needs.
-fn expect_room(operation: &'static str, rows: &Rows<HostDevice>, n_rows: usize) -> Result<(), OpsError> {
-    let found = rows.capacity();
-    if found >= n_rows {
-        return Ok(());
-    }
-    Err(OpsError::Shape { operation, operand: "room for rows", found, expected: n_rows })
-}
-
 impl Ops for ReferenceOps {
     type Device = HostDevice;
+    type Workspace = Buffer<HostDevice, f32>;
 
     fn device(&self) -> &HostDevice {
         &self.device
@@ -229,23 +211,67 @@ impl Ops for ReferenceOps {
         Self::workspace_bytes_on(self.workers.n_threads(), config, limits)
     }
 
+    fn staging_bytes(&self) -> u64 {
+        0
+    }
+
+    fn workspace(
+        &self,
+        _: &ModelConfig,
+        _: PassLimits,
+        region: Region<HostDevice>,
+    ) -> Result<Self::Workspace, OpsError> {
+        Ok(region.typed())
+    }
+
+    fn load_matrix<E: From<OpsError> + From<DeviceError>>(
+        &self,
+        shape: MatrixShape,
+        mut into: Region<HostDevice>,
+        _: &mut Region<HostDevice>,
+        read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
+    ) -> Result<Matrix<HostDevice>, E> {
+        self.device.fill(&mut into, read)?;
+        Ok(Matrix { shape, layout: Layout::Blocks, blocks: into.typed() })
+    }
+
+    fn begin(
+        &self,
+        _: &Pass<'_>,
+        _: &RotaryTable<HostDevice>,
+        _: &mut Self::Workspace,
+    ) -> Result<(), OpsError> {
+        Ok(())
+    }
+
+    fn run<E: From<OpsError>>(
+        &self,
+        _: &Pass<'_>,
+        workspace: &mut Self::Workspace,
+        mut operations: impl FnMut(&mut Self::Workspace) -> Result<(), E>,
+    ) -> Result<(), E> {
+        operations(workspace)
+    }
+
     fn embed(
         &self,
-        tokens: &[u32],
+        pass: &Pass<'_>,
         table: &Matrix<HostDevice>,
+        _: &mut Self::Workspace,
         x: &mut Rows<HostDevice>,
     ) -> Result<(), OpsError> {
-        expect("embed", "hidden size", x.width, table.n_cols)?;
+        let (tokens, MatrixShape { format, n_rows, n_cols }) = (pass.tokens, table.shape);
+        expect("embed", "hidden size", x.width, n_cols)?;
         expect_room("embed", x, tokens.len())?;
         let blocks = table.blocks.as_slice();
-        let row_bytes = blocks.len() / table.n_rows.max(1);
+        let row_bytes = blocks.len() / n_rows.max(1);
         let (stride, width) = (x.stride(), x.width);
         for (&token, x) in tokens.iter().zip(x.values.as_mut_slice().chunks_exact_mut(stride)) {
-            if token as usize >= table.n_rows {
-                return Err(OpsError::UnknownToken { token, vocabulary: table.n_rows });
+            if token as usize >= n_rows {
+                return Err(OpsError::UnknownToken { token, vocabulary: n_rows });
             }
             let row = &blocks[token as usize * row_bytes..][..row_bytes];
-            (table.format.row().dequantize)(row, &mut x[..width]);
+            (format.row().dequantize)(row, &mut x[..width]);
         }
         Ok(())
     }
@@ -256,7 +282,7 @@ impl Ops for ReferenceOps {
         rows: Range<usize>,
         norm: &Norm<HostDevice>,
         projection: &Projection<HostDevice>,
-        workspace: &mut Buffer<HostDevice, f32>,
+        workspace: &mut Self::Workspace,
         out: &mut Rows<HostDevice>,
     ) -> Result<(), OpsError> {
         expect("norm_project", "inputs", x.width, projection.n_cols())?;
@@ -274,17 +300,18 @@ impl Ops for ReferenceOps {
 
     fn rotate_and_append(
         &self,
+        pass: &Pass<'_>,
         qkv: &mut Rows<HostDevice>,
         heads: HeadShape,
         qk_norm: Option<HeadNorms<'_, HostDevice>>,
         rotary: &RotaryTable<HostDevice>,
-        spans: &[Span<'_>],
+        _: &mut Self::Workspace,
         cache: &mut CacheLayer<HostDevice>,
     ) -> Result<(), OpsError> {
         expect("rotate_and_append", "width", qkv.width, heads.q_dim() + 2 * heads.kv_dim())?;
         let (stride, width) = (qkv.stride(), qkv.width);
         let turn = Turn { set: self.set, heads, qk_norm, rotary };
-        for span in spans {
+        for span in pass.spans {
             expect_room("rotate_and_append", qkv, span.first_row + span.n_rows)?;
             let rows = qkv.values.as_mut_slice()[span.first_row * stride..].chunks_exact_mut(stride);
             self.workers.for_each(rows.take(span.n_rows).enumerate(), |(i, row)| {
@@ -297,14 +324,15 @@ impl Ops for ReferenceOps {
 
     fn attend(
         &self,
+        pass: &Pass<'_>,
         qkv: &Rows<HostDevice>,
         heads: HeadShape,
-        spans: &[Span<'_>],
         cache: &CacheLayer<HostDevice>,
-        workspace: &mut Buffer<HostDevice, f32>,
+        workspace: &mut Self::Workspace,
         out: &mut Rows<HostDevice>,
     ) -> Result<(), OpsError> {
         expect("attend", "outputs", out.width, heads.q_dim())?;
+        let spans = pass.spans;
         for span in spans {
             expect_room("attend", out, span.first_row + span.n_rows)?;
         }
@@ -323,7 +351,7 @@ impl Ops for ReferenceOps {
         a: &Rows<HostDevice>,
         n_rows: usize,
         projection: &Projection<HostDevice>,
-        workspace: &mut Buffer<HostDevice, f32>,
+        workspace: &mut Self::Workspace,
         x: &mut Rows<HostDevice>,
     ) -> Result<(), OpsError> {
         expect("project", "inputs", a.width, projection.n_cols())?;
@@ -344,7 +372,7 @@ impl Ops for ReferenceOps {
         n_rows: usize,
         norm: &Norm<HostDevice>,
         gate_up: &Projection<HostDevice>,
-        workspace: &mut Buffer<HostDevice, f32>,
+        workspace: &mut Self::Workspace,
         h: &mut Rows<HostDevice>,
     ) -> Result<(), OpsError> {
         let (width, stride) = (h.width, padded_width(2 * h.width));

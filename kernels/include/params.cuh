@@ -1,0 +1,117 @@
+// The kernels' parameter structs: pointers, then 32-bit numbers, so that no compiler pads. `src/ops/kernel/params.rs`
+// holds the same structs; a test compares sizes and offsets of every field (the emulator answers for this side).
+#pragma once
+#include "planes.cuh"
+
+// What a pass works on. Filled anew before each pass, at one address, so that a captured graph stays valid.
+struct PassTables {
+    const uint32_t *tokens;     // [rows]
+    const uint32_t *positions;  // [rows] of each row in its sequence
+    const uint32_t *page_lists; // [rows] where the row's sequence's pages begin in `pages`
+    const uint32_t *pages;      // pages of all sequences, each in order
+    const uint32_t *rotary_set; // [rows] 0 or 1
+    float *angles;              // [rows][rotated_dims / 2][sin, cos], both times the attention factor
+};
+
+// Writes `tables.angles`: sine and cosine of position · frequency (a product of singles) for each row.
+struct AnglesParams {
+    PassTables tables;
+    const float *frequencies[2]; // [rotated_dims / 2] radians a token; a short and a long set, or the same twice
+    uint32_t n_rows, rotated_dims;
+    float attention_factor;
+    uint32_t unused;
+};
+
+// x[row] = table[tokens[row]].
+struct EmbedParams {
+    PassTables tables;
+    const uint8_t *table;
+    float *x;
+    uint32_t n_rows, n_columns, stride, unused;
+};
+
+// planes[row] = x[first_row + row], with RMSNorm before where `norm` is not null: x / sqrt(mean(x²) + eps) · norm.
+struct QuantizeParams {
+    const float *x;    // [rows][stride]
+    const float *norm; // [n_columns] or null
+    Planes planes;
+    uint32_t first_row, n_rows, n_columns, stride;
+    float eps;
+    uint32_t unused;
+};
+
+enum Epilogue : uint32_t {
+    EPILOGUE_STORE = 0,  // out = product + bias
+    EPILOGUE_ADD = 1,    // out += product
+    EPILOGUE_SWIGLU = 2, // out = silu(first product) · second product
+};
+
+// out[token][row] = weights[row] · planes[token], for n_tokens tokens.
+struct MatmulParams {
+    const uint8_t *weights[2]; // the second alone with EPILOGUE_SWIGLU: gate, then up
+    Planes planes;
+    const float *bias; // [n_rows] or null
+    float *out;        // [tokens][stride]
+    uint32_t n_rows, n_columns, n_tokens, stride, epilogue, unused;
+};
+
+// out[token][i] = silu(both[token][i]) · both[token][width + i]: where gate and up could not share a kernel.
+struct SwigluParams {
+    const float *both; // [tokens][both_stride]
+    float *out;        // [tokens][stride]
+    uint32_t n_tokens, width, both_stride, stride;
+};
+
+// Between GGUF's order of a matrix's bytes and the kernels': whole tiles of 16 rows.
+struct RepackParams {
+    const uint8_t *from;
+    uint8_t *into;
+    uint32_t n_rows, n_columns; // rows are a multiple of 16, columns of 64 (256 for K-quants)
+};
+
+struct CacheView {
+    uint8_t *keys;   // [pages][kv_heads][64][head_dim]
+    uint8_t *values; // the same
+};
+
+struct HeadCounts {
+    uint32_t q_heads, kv_heads, head_dim, rotated_dims;
+};
+
+// Norms (where there are norms) and turns the heads of q and k; q stays in qkv, k and v go into the cache.
+struct RotateParams {
+    PassTables tables;
+    float *qkv;          // [rows][stride] of q | k | v
+    const float *q_norm; // [head_dim] or null
+    const float *k_norm;
+    CacheView cache;
+    HeadCounts heads;
+    uint32_t n_rows, stride;
+    uint32_t interleaved; // pairs (2i, 2i+1), else (i, i + rotated_dims / 2)
+    float q_eps, k_eps;
+    uint32_t unused;
+};
+
+// Causal attention of rows to their own sequences: softmax(q · k / sqrt(head_dim)) · v.
+struct AttendParams {
+    PassTables tables;
+    const float *qkv;      // [rows][stride]
+    CacheView cache;
+    float *out;            // [rows][out_stride] of q_heads · head_dim
+    float *partials;       // decode: [rows][q_heads][n_splits][head_dim + 2], of a split its weighted sum, maximum and sum
+    const uint32_t *tiles; // prefill: [n_tiles][2] first row and number of rows, at most ATTEND_TILE_ROWS of one sequence
+    HeadCounts heads;
+    uint32_t n_rows, n_tiles, n_splits, stride, out_stride;
+    float scale; // 1 / sqrt(head_dim)
+};
+
+constexpr int PAGE_TOKENS = 64;        // positions in a page of the cache
+constexpr int SPLIT_PAGES = 8;         // pages in a split of the cache: fixed, so that the order of sums is
+constexpr int ATTEND_TILE_ROWS = 32;   // rows of a sequence that a block of the prefill kernel takes together
+
+// best[row] = the first of the largest of logits[row]; rows without a finite number answer 0xffffffff.
+struct ArgmaxParams {
+    const float *logits; // [rows][stride]
+    uint32_t *best;      // [rows]
+    uint32_t n_rows, n_columns, stride, unused;
+};

@@ -1,0 +1,233 @@
+// What a kernel needs of the machine below it. All inline PTX of the project stands here, each wrapper beside its twin
+// in plain C++, which the emulator compiles (see ../emulator/runtime.hpp). Twins give the same bits: kernels use IEEE
+// single precision with explicit fmaf, integers, and nothing whose rounding a GPU leaves open.
+#pragma once
+#include <math.h>
+#include <stdint.h>
+
+#ifdef WORKER_ORCD_EMULATOR
+#include "runtime.hpp"
+#else
+#include <cuda_fp16.h>
+#define DEVICE __device__ __forceinline__
+// A kernel takes one parameter struct by value; THREADS is the block size it is compiled for.
+#define KERNEL(name, Params, THREADS, BLOCKS_PER_SM)                                                                   \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM) name(const __grid_constant__ Params p)
+// Shared memory whose size the launch gives, aligned to 16 bytes.
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(16) uint8_t name[]
+#endif
+
+constexpr int WARP = 32;
+
+DEVICE int lane_index() { return threadIdx.x % WARP; }
+DEVICE int warp_index() { return threadIdx.x / WARP; }
+
+// ---- numbers as bits
+
+DEVICE uint32_t bits_of(float value) {
+#ifdef WORKER_ORCD_EMULATOR
+    return emulator::bit_cast<uint32_t>(value);
+#else
+    return __float_as_uint(value);
+#endif
+}
+
+DEVICE float float_of(uint32_t bits) {
+#ifdef WORKER_ORCD_EMULATOR
+    return emulator::bit_cast<float>(bits);
+#else
+    return __uint_as_float(bits);
+#endif
+}
+
+// The exact value of an IEEE half.
+DEVICE float half_to_float(uint16_t bits) {
+#ifdef WORKER_ORCD_EMULATOR
+    return emulator::half_to_float(bits);
+#else
+    return __half2float(__ushort_as_half(bits));
+#endif
+}
+
+// The nearest IEEE half, ties to even; beyond the range infinity.
+DEVICE uint16_t float_to_half(float value) {
+#ifdef WORKER_ORCD_EMULATOR
+    return emulator::float_to_half(value);
+#else
+    return __half_as_ushort(__float2half_rn(value));
+#endif
+}
+
+// The nearest integer, ties to even; |value| < 2^31.
+DEVICE int round_to_int(float value) {
+#ifdef WORKER_ORCD_EMULATOR
+    return (int)nearbyintf(value);
+#else
+    return __float2int_rn(value);
+#endif
+}
+
+// Byte `index` of a word, zero- or sign-extended: one instruction.
+template <int INDEX> DEVICE uint32_t byte_of(uint32_t word) {
+#ifdef WORKER_ORCD_EMULATOR
+    return (word >> (8 * INDEX)) & 0xff;
+#else
+    return __byte_perm(word, 0, 0x4440 | INDEX);
+#endif
+}
+
+template <int INDEX> DEVICE int signed_byte_of(uint32_t word) {
+#ifdef WORKER_ORCD_EMULATOR
+    return (int8_t)(word >> (8 * INDEX));
+#else
+    int value;
+    asm("prmt.b32 %0, %1, 0, %2;" : "=r"(value) : "r"(word), "n"(0x8880 | 0x1110 * INDEX | INDEX));
+    return value;
+#endif
+}
+
+// ---- integer products
+
+// sum += Σ a[i] · b[i] over four bytes: a unsigned, b signed.
+DEVICE int dot4_us(uint32_t a, uint32_t b, int sum) {
+#ifdef WORKER_ORCD_EMULATOR
+    for (int i = 0; i < 4; i++) sum += (int)(uint8_t)(a >> (8 * i)) * (int8_t)(b >> (8 * i));
+    return sum;
+#else
+    int result;
+    asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
+    return result;
+#endif
+}
+
+// The same with both unsigned.
+DEVICE int dot4_uu(uint32_t a, uint32_t b, int sum) {
+#ifdef WORKER_ORCD_EMULATOR
+    for (int i = 0; i < 4; i++) sum += (int)(uint8_t)(a >> (8 * i)) * (uint8_t)(b >> (8 * i));
+    return sum;
+#else
+    int result;
+    asm("dp4a.u32.u32 %0, %1, %2, %3;" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
+    return result;
+#endif
+}
+
+// The same with both signed.
+DEVICE int dot4_ss(uint32_t a, uint32_t b, int sum) {
+#ifdef WORKER_ORCD_EMULATOR
+    for (int i = 0; i < 4; i++) sum += (int)(int8_t)(a >> (8 * i)) * (int8_t)(b >> (8 * i));
+    return sum;
+#else
+    int result;
+    asm("dp4a.s32.s32 %0, %1, %2, %3;" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
+    return result;
+#endif
+}
+
+// Products of 8-bit integers on the tensor cores, exact: c[16][8] = a[16][K] · b[K][8]. PTX ISA, "Matrix fragments for
+// mma.m16n8k32". With g = lane / 4 and t = lane % 4 a lane holds
+//   a[0]: row g,     columns 4t .. 4t+3        a[2]: row g,     columns 16+4t .. 16+4t+3   (k32 alone)
+//   a[1]: row g + 8, columns 4t .. 4t+3        a[3]: row g + 8, columns 16+4t .. 16+4t+3   (k32 alone)
+//   b0:   column g,  rows 4t .. 4t+3           b1:   column g,  rows 16+4t .. 16+4t+3      (k32 alone)
+//   c[0], c[1]: row g, columns 2t and 2t+1     c[2], c[3]: row g + 8, the same columns
+// Every lane of the warp takes part. A is unsigned (_us) or signed (_ss), b is signed.
+DEVICE void mma_k32_us(int (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+#ifdef WORKER_ORCD_EMULATOR
+    emulator::mma<32, uint8_t>(c, a, b0, b1);
+#else
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
+        : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(0));
+#endif
+}
+
+DEVICE void mma_k32_ss(int (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+#ifdef WORKER_ORCD_EMULATOR
+    emulator::mma<32, int8_t>(c, a, b0, b1);
+#else
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
+        : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(0));
+#endif
+}
+
+DEVICE void mma_k16_ss(int (&c)[4], uint32_t a0, uint32_t a1, uint32_t b0) {
+#ifdef WORKER_ORCD_EMULATOR
+    const uint32_t a[4] = {a0, a1, 0, 0};
+    emulator::mma<16, int8_t>(c, a, b0, 0);
+#else
+    asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%7,%7,%7};"
+        : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
+        : "r"(a0), "r"(a1), "r"(b0), "r"(0));
+#endif
+}
+
+// ---- warps: every lane of the warp takes part
+
+// The value of the lane whose number differs in the bits of `mask`. T has 4 bytes.
+template <typename T> DEVICE T shuffle_xor(T value, int mask) {
+#ifdef WORKER_ORCD_EMULATOR
+    return emulator::exchange(value, lane_index() ^ mask);
+#else
+    return __shfl_xor_sync(0xffffffffu, value, mask);
+#endif
+}
+
+// The value of lane `lane`.
+template <typename T> DEVICE T shuffle(T value, int lane) {
+#ifdef WORKER_ORCD_EMULATOR
+    return emulator::exchange(value, lane);
+#else
+    return __shfl_sync(0xffffffffu, value, lane);
+#endif
+}
+
+// ---- memory
+
+struct alignas(16) Words4 {
+    uint32_t x, y, z, w;
+};
+struct alignas(8) Words2 {
+    uint32_t x, y;
+};
+
+// 16 bytes that nothing writes while the kernel runs, read once: past the first-level cache where the GPU allows it.
+DEVICE Words4 load_streaming(const Words4 *from) {
+#ifdef WORKER_ORCD_EMULATOR
+    return *from;
+#else
+    Words4 v;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(from));
+    return v;
+#endif
+}
+
+// Copies 16 bytes from global to shared memory in the background; both addresses are multiples of 16.
+DEVICE void copy_async(void *shared, const void *global) {
+#ifdef WORKER_ORCD_EMULATOR
+    emulator::copy_async(shared, global);
+#else
+    const uint32_t address = (uint32_t)__cvta_generic_to_shared(shared);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(global) : "memory");
+#endif
+}
+
+// Ends a group of this thread's copies.
+DEVICE void copy_async_commit() {
+#ifdef WORKER_ORCD_EMULATOR
+    emulator::copy_async_commit();
+#else
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+// Waits until at most PENDING of this thread's groups are under way. Other threads' copies need a barrier after it.
+template <int PENDING> DEVICE void copy_async_wait() {
+#ifdef WORKER_ORCD_EMULATOR
+    emulator::copy_async_wait(PENDING);
+#else
+    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+#endif
+}

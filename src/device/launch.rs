@@ -1,0 +1,51 @@
+//! Starting kernels on a device that has them.
+
+use bytemuck::NoUninit;
+
+use super::{Device, DeviceError};
+
+/// The geometry of a launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grid {
+    /// Blocks in x, y and z.
+    pub blocks: [u32; 3],
+    /// Threads of a block; a multiple of 32.
+    pub threads: u32,
+    /// Bytes of dynamic shared memory.
+    pub shared_bytes: u32,
+}
+
+/// A device that runs the kernels of `kernels/`. Launches run in order, each after the one before and after the copies
+/// before it; a copy out of the device waits for all of them.
+pub trait Launch: Device {
+    /// Launches recorded in order, to be run again at one call.
+    type Graph: Send + Sync + std::fmt::Debug;
+
+    /// Starts a kernel, which takes one struct by value.
+    ///
+    /// # Errors
+    /// There is no such kernel, the geometry is more than the device has, or an earlier kernel failed.
+    fn launch<P: NoUninit>(&self, kernel: &'static str, grid: Grid, params: &P) -> Result<(), DeviceError>;
+
+    /// Records what `record` launches instead of running it, and answers `None` where the device cannot; then nothing
+    /// was called.
+    ///
+    /// # Errors
+    /// What `record` answers, or what the device says of the recording.
+    fn record<E: From<DeviceError>>(
+        &self,
+        record: impl FnMut() -> Result<(), E>,
+    ) -> Result<Option<Self::Graph>, E>;
+
+    /// Runs a recording.
+    ///
+    /// # Errors
+    /// The device refused it, or an earlier kernel failed.
+    fn replay(&self, graph: &Self::Graph) -> Result<(), DeviceError>;
+
+    /// Waits until everything queued has run.
+    ///
+    /// # Errors
+    /// A kernel failed.
+    fn synchronize(&self) -> Result<(), DeviceError>;
+}

@@ -1,0 +1,70 @@
+//! The kernels' parameter structs, as `kernels/include/params.cuh` has them: addresses, then 32-bit numbers.
+
+use bytemuck::NoUninit;
+
+/// An address on the device; 0 for none.
+pub(crate) type Address = u64;
+
+/// Defines `repr(C)` structs and a table of their layouts, against which the emulator's side is tested.
+macro_rules! params {
+    ($($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* $(,)? })*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug, Clone, Copy, Default, NoUninit)]
+            #[repr(C)]
+            pub(crate) struct $name { $(pub $field: $type),* }
+        )*
+        /// Name, size, and the offset of each field of every struct.
+        #[cfg(any(test, feature = "emulator"))]
+        pub(crate) const LAYOUTS: &[(&str, usize, &[(&str, usize)])] = &[
+            $((stringify!($name), size_of::<$name>(), &[$((stringify!($field), std::mem::offset_of!($name, $field))),*])),*
+        ];
+    };
+}
+
+params! {
+    /// What a pass works on.
+    PassTables {
+        tokens: Address, positions: Address, page_lists: Address, pages: Address, rotary_set: Address,
+        angles: Address,
+    }
+    /// `angles`.
+    AnglesParams {
+        tables: PassTables, frequencies: [Address; 2], n_rows: u32, rotated_dims: u32, attention_factor: f32,
+        unused: u32,
+    }
+    /// `embed_*`.
+    EmbedParams { tables: PassTables, table: Address, x: Address, n_rows: u32, n_columns: u32, stride: u32, unused: u32 }
+    /// Rows of 16-bit fixed point.
+    Planes { codes: Address, scales: Address, sums: Address }
+    /// `quantize`.
+    QuantizeParams {
+        x: Address, norm: Address, planes: Planes, first_row: u32, n_rows: u32, n_columns: u32, stride: u32,
+        eps: f32, unused: u32,
+    }
+    /// `matmul_*`.
+    MatmulParams {
+        weights: [Address; 2], planes: Planes, bias: Address, out: Address, n_rows: u32, n_columns: u32,
+        n_tokens: u32, stride: u32, epilogue: u32, unused: u32,
+    }
+    /// `swiglu`.
+    SwigluParams { both: Address, out: Address, n_tokens: u32, width: u32, both_stride: u32, stride: u32 }
+    /// `repack_*`, `unpack_*`.
+    RepackParams { from: Address, into: Address, n_rows: u32, n_columns: u32 }
+    /// One layer of the cache.
+    CacheView { keys: Address, values: Address }
+    /// How many heads of what size.
+    HeadCounts { q_heads: u32, kv_heads: u32, head_dim: u32, rotated_dims: u32 }
+    /// `rotate_*`.
+    RotateParams {
+        tables: PassTables, qkv: Address, q_norm: Address, k_norm: Address, cache: CacheView, heads: HeadCounts,
+        n_rows: u32, stride: u32, interleaved: u32, q_eps: f32, k_eps: f32, unused: u32,
+    }
+    /// `attend_*`.
+    AttendParams {
+        tables: PassTables, qkv: Address, cache: CacheView, out: Address, partials: Address, tiles: Address,
+        heads: HeadCounts, n_rows: u32, n_tiles: u32, n_splits: u32, stride: u32, out_stride: u32, scale: f32,
+    }
+    /// `argmax`.
+    ArgmaxParams { logits: Address, best: Address, n_rows: u32, n_columns: u32, stride: u32, unused: u32 }
+}
