@@ -1,0 +1,30 @@
+//! Compiles `kernels/`: for NVIDIA GPUs where there is a CUDA compiler, and for the emulator where its feature is on.
+//! Without either the crate builds all the same.
+
+#[path = "build/cuda.rs"]
+mod cuda;
+#[cfg(feature = "emulator")]
+#[path = "build/emulator.rs"]
+mod emulator;
+
+use std::path::PathBuf;
+
+/// Every `kernels/*.cu`, in order.
+fn sources() -> Vec<PathBuf> {
+    let folder = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("kernels");
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "cu"));
+    files.sort();
+    files
+}
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=build");
+    println!("cargo:rerun-if-changed=kernels");
+    let sources = sources();
+    cuda::build(&sources);
+    #[cfg(feature = "emulator")]
+    emulator::build(&sources);
+}
