@@ -253,7 +253,8 @@ impl<O: Ops> Engine<O> {
         let Self { ops, config, weights, cache, scratch, workspace, .. } = self;
         ops.run(&pass, &weights.rotary, workspace, |workspace| {
             ops.embed(&pass, weights.token_embedding(), workspace, &mut scratch.x)?;
-            for (layer, cache) in weights.layers.iter().zip(&mut cache.layers) {
+            for (index, (layer, cache)) in weights.layers.iter().zip(&mut cache.layers).enumerate() {
+                ops.enter_layer(index);
                 layer::run(ops, config, layer, &weights.rotary, &pass, cache, scratch, workspace)?;
             }
             Ok(())

@@ -2,6 +2,7 @@
 //! GPU's kernels, and all that the forward pass knows of a device.
 
 pub mod kernel;
+pub mod profile;
 pub mod reference;
 
 mod operands;
@@ -106,6 +107,29 @@ pub trait Ops: Send + Sync {
         workspace: &mut Self::Workspace,
         operations: impl FnMut(&mut Self::Workspace) -> Result<(), E>,
     ) -> Result<(), E>;
+
+    /// Waits until all operations so far have run.
+    fn synchronize(&self) -> Result<(), OpsError> {
+        Ok(())
+    }
+
+    /// The operations that follow belong to this layer; for those who watch.
+    fn enter_layer(&self, _layer: usize) {}
+
+    /// Reads every byte of a region once, as fast as the device can: the measure of all that is bound by memory.
+    fn read_all(
+        &self,
+        region: &Region<Self::Device>,
+        workspace: &mut Self::Workspace,
+    ) -> Result<(), OpsError>;
+
+    /// The first of the largest numbers of each of the first `n_rows` rows; `None` for a row without a finite number.
+    fn largest(
+        &self,
+        logits: &Rows<Self::Device>,
+        n_rows: usize,
+        workspace: &mut Self::Workspace,
+    ) -> Result<Vec<Option<u32>>, OpsError>;
 
     /// `x[i] = table[tokens[i]]`; table `[vocabulary, hidden]`, x `[rows, hidden]`.
     fn embed(
