@@ -182,15 +182,28 @@ impl<O: Ops> Engine<O> {
 
     /// Runs tokens of one sequence and answers the logits of the last: `[vocabulary]`.
     pub fn run(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
+        self.run_to_last(sequence, tokens)?;
+        Ok(self.scratch.logits.download(0, 1)?)
+    }
+
+    /// Runs tokens of one sequence and answers the first of the most likely next ones; `None` where no logit is finite.
+    /// The logits stay on the device.
+    pub fn run_greedy(
+        &mut self,
+        sequence: &mut Sequence,
+        tokens: &[u32],
+    ) -> Result<Option<u32>, EngineError> {
+        self.run_to_last(sequence, tokens)?;
+        let largest = self.ops.largest(&self.scratch.logits, 1, &mut self.workspace)?;
+        Ok(largest.first().copied().flatten())
+    }
+
+    /// Runs tokens of one sequence and leaves the logits of the last in the first row of `scratch.logits`.
+    fn run_to_last(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<(), EngineError> {
         let n_chunks = tokens.len().div_ceil(self.plan.options.rows);
-        let mut logits = Vec::new();
         self.run_chunks(sequence, tokens, |engine, chunk, n_rows| {
-            if chunk + 1 == n_chunks {
-                logits = engine.logits(n_rows - 1..n_rows)?;
-            }
-            Ok(())
-        })?;
-        Ok(logits)
+            if chunk + 1 == n_chunks { engine.make_logits(n_rows - 1..n_rows) } else { Ok(()) }
+        })
     }
 
     /// Runs tokens of one sequence and answers the logits of each: `[tokens, vocabulary]`.
@@ -263,8 +276,14 @@ impl<O: Ops> Engine<O> {
 
     /// The logits of some rows of the last pass.
     fn logits(&mut self, rows: std::ops::Range<usize>) -> Result<Vec<f32>, EngineError> {
-        let (weights, scratch) = (&self.weights, &mut self.scratch);
         let n_rows = rows.len();
+        self.make_logits(rows)?;
+        Ok(self.scratch.logits.download(0, n_rows)?)
+    }
+
+    /// Makes the logits of some rows of the last pass, on the device.
+    fn make_logits(&mut self, rows: std::ops::Range<usize>) -> Result<(), EngineError> {
+        let (weights, scratch) = (&self.weights, &mut self.scratch);
         self.ops.norm_project(
             &scratch.x,
             rows,
@@ -273,6 +292,6 @@ impl<O: Ops> Engine<O> {
             &mut self.workspace,
             &mut scratch.logits,
         )?;
-        Ok(scratch.logits.download(0, n_rows)?)
+        Ok(())
     }
 }

@@ -103,6 +103,7 @@ pub(super) trait Runner: Send {
     fn begin(&mut self, capacity: usize) -> Result<Sequence, CacheError>;
     fn end(&mut self, sequence: Sequence);
     fn run(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError>;
+    fn run_greedy(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Option<u32>, EngineError>;
     fn run_all(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError>;
     fn tensors(&self) -> DeviceTensors;
 }
@@ -125,6 +126,9 @@ impl<O: Ops> Runner for Engine<O> {
     }
     fn run(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
         self.run(sequence, tokens)
+    }
+    fn run_greedy(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Option<u32>, EngineError> {
+        self.run_greedy(sequence, tokens)
     }
     fn run_all(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
         self.run_all(sequence, tokens)

@@ -199,6 +199,17 @@ pub trait Ops: Send + Sync {
     ) -> Result<(), OpsError>;
 }
 
+/// The first of the largest finite numbers; `None` where there is none.
+pub fn first_of_largest(row: &[f32]) -> Option<u32> {
+    let mut best: Option<(u32, f32)> = None;
+    for (index, &value) in row.iter().enumerate() {
+        if value.is_finite() && best.is_none_or(|(_, largest)| value > largest) {
+            best = Some((index as u32, value));
+        }
+    }
+    best.map(|(index, _)| index)
+}
+
 /// Refuses an operand of another size than the operation needs.
 pub(crate) fn expect(
     operation: &'static str,

@@ -21,7 +21,7 @@ use crate::quant::{Format, with_block};
 
 use super::{
     CacheLayer, HeadNorms, HeadShape, Layout, Matrix, MatrixShape, Norm, Ops, OpsError, PAGE_TOKENS, Pass,
-    PassLimits, Projection, RotaryTable, Rows, Span, expect, expect_room, padded_width,
+    PassLimits, Projection, RotaryTable, Rows, Span, expect, expect_room, first_of_largest, padded_width,
 };
 
 use attention::{Attend, CacheElement};
@@ -264,7 +264,7 @@ impl Ops for ReferenceOps {
     ) -> Result<Vec<Option<u32>>, OpsError> {
         expect_room("largest", logits, n_rows)?;
         let rows = logits.values.as_slice().chunks_exact(logits.stride()).take(n_rows);
-        Ok(rows.map(|row| pointwise::largest(&row[..logits.width])).collect())
+        Ok(rows.map(|row| first_of_largest(&row[..logits.width])).collect())
     }
 
     fn embed(

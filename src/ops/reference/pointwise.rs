@@ -55,14 +55,3 @@ impl Kernel for SwiGlu<'_> {
         }
     }
 }
-
-/// The first of the largest finite numbers.
-pub(super) fn largest(row: &[f32]) -> Option<u32> {
-    let mut best: Option<(u32, f32)> = None;
-    for (index, &value) in row.iter().enumerate() {
-        if value.is_finite() && best.is_none_or(|(_, largest)| value > largest) {
-            best = Some((index as u32, value));
-        }
-    }
-    best.map(|(index, _)| index)
-}
