@@ -1,7 +1,9 @@
 // GGUF's block formats: the weights of a row, equal to the bit to `src/quant` (the same products and sums of singles, in
 // the same order), wherever a block's bytes lie.
 #pragma once
-#include "platform.cuh"
+#include "bits.cuh"
+
+namespace format {
 
 // ---- a block's bytes by their place in the file
 
@@ -64,8 +66,7 @@ template <typename Block> DEVICE uint32_t nibbles_of_32(const Block &block, uint
 
 // The fifth bits of the same codes: bit j of `qh` belongs to code j.
 DEVICE uint32_t fifths_of_32(uint32_t qh, uint32_t column) {
-    const uint32_t bits = qh >> column & 15;
-    return ((bits | bits << 7 | bits << 14 | bits << 21) & 0x01010101) << 4;
+    return spread_bits(qh >> column) << 4;
 }
 
 // Q4_K and Q5_K: d and dmin, then 12 bytes of scales and minima of 6 bits, then (Q5_K) a fifth bit of each weight.
@@ -90,8 +91,7 @@ template <typename Block> DEVICE uint32_t two_bits(const Block &block, uint32_t 
 }
 
 // ---- the formats: four(block, column, w) gives the weights of columns `column` .. `column + 3` of a block, with `column`
-// a multiple of four. Formats of single weights take four "blocks" that follow one another.
-namespace format {
+// a multiple of four. Formats of single weights give one at a time.
 
 struct F32 {
     static constexpr uint32_t BLOCK_ELEMENTS = 1, BLOCK_BYTES = 4;
@@ -233,8 +233,6 @@ struct IQ4_XS {
     }
 };
 
-} // namespace format
-
 // ---- rows in file order
 
 template <typename Format> DEVICE uint64_t row_bytes(uint32_t n_columns) {
@@ -256,3 +254,22 @@ DEVICE void four_of_row(const uint8_t *row, uint32_t column, uint32_t n_columns,
         for (int i = 0; i < 4; i++) w[i] = 0.0f;
     }
 }
+
+// Columns `column` .. `column + 7`, with `column` a multiple of eight: single weights by 16 bytes where rows are aligned.
+template <typename Format>
+DEVICE void eight_of_row(const uint8_t *row, uint32_t column, uint32_t n_columns, float (&w)[2][4]) {
+    if constexpr (Format::BLOCK_ELEMENTS == 1) {
+        constexpr uint32_t BYTES = Format::BLOCK_BYTES;
+        if (column + 8 <= n_columns && n_columns * BYTES % 16 == 0) {
+            Words4 words[BYTES / 2];
+            for (uint32_t i = 0; i < BYTES / 2; i++)
+                words[i] = load_streaming((const Words4 *)(row + (uint64_t)column * BYTES) + i);
+            for (uint32_t i = 0; i < 8; i++) w[i / 4][i % 4] = Format::one((const uint8_t *)words + i * BYTES);
+            return;
+        }
+    }
+    four_of_row<Format>(row, column, n_columns, w[0]);
+    four_of_row<Format>(row, column + 4, n_columns, w[1]);
+}
+
+} // namespace format

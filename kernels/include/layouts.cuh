@@ -15,7 +15,7 @@
 //
 // The fifth bits of Q5_0: bit 4e + 2r + h of byte b of a lane's word is bit 16h + 4t + b of `qh` of block e, row g + 8r.
 #pragma once
-#include "platform.cuh"
+#include "bits.cuh"
 
 constexpr uint32_t TILE_ROWS = 16;
 constexpr uint32_t RUN_BYTES = 512; // of a run of 32 code bytes of 16 rows
@@ -29,20 +29,13 @@ DEVICE uint32_t place_in_run(uint32_t row, uint32_t at) {
 // A run and the place in it for byte `at` of codes that take several runs.
 DEVICE uint32_t place_in_runs(uint32_t row, uint32_t at) { return at / 32 * RUN_BYTES + place_in_run(row, at % 32); }
 
-// Four bits as the lowest bits of a word's bytes, and back.
-DEVICE uint32_t spread_bits(uint32_t bits) {
-    return (bits | bits << 7 | bits << 14 | bits << 21) & 0x01010101;
-}
-DEVICE uint32_t gather_bits(uint32_t bytes) {
-    bytes &= 0x01010101;
-    return (bytes | bytes >> 7 | bytes >> 14 | bytes >> 21) & 15;
-}
-
 // Each layout: COLUMNS and BYTES of a tile, where its parts begin, and place(row, at): where byte `at` of the blocks of
-// row `row` (0..16) stands in the tile. Pairs of bytes at even `at`, and words of codes, stay together.
+// row `row` (0..16) stands in the tile. Pairs of bytes at even `at`, and words of codes, stay together. FIFTH_BITS says
+// that some bytes are taken apart, bit by bit.
 namespace tile {
 
 struct Q4_K {
+    static constexpr bool FIFTH_BITS = false;
     static constexpr uint32_t COLUMNS = 256, BYTES = 2304;
     static constexpr uint32_t CODES = 0, SCALES = 2048;
     DEVICE static uint32_t place(uint32_t row, uint32_t at) {
@@ -52,6 +45,7 @@ struct Q4_K {
 };
 
 struct Q5_K {
+    static constexpr bool FIFTH_BITS = false;
     static constexpr uint32_t COLUMNS = 256, BYTES = 2816;
     static constexpr uint32_t CODES = 0, HIGH = 2048, SCALES = 2560;
     DEVICE static uint32_t place(uint32_t row, uint32_t at) {
@@ -62,6 +56,7 @@ struct Q5_K {
 };
 
 struct Q6_K {
+    static constexpr bool FIFTH_BITS = false;
     static constexpr uint32_t COLUMNS = 256, BYTES = 3360;
     static constexpr uint32_t CODES = 0, HIGH = 2048, SCALES = 3072, SCALE = 3328;
     DEVICE static uint32_t place(uint32_t row, uint32_t at) {
@@ -73,6 +68,7 @@ struct Q6_K {
 };
 
 struct Q8_0 {
+    static constexpr bool FIFTH_BITS = false;
     static constexpr uint32_t COLUMNS = 64, BYTES = 1088;
     static constexpr uint32_t CODES = 0, SCALES = 1024;
     DEVICE static uint32_t place(uint32_t row, uint32_t at) {
@@ -83,6 +79,7 @@ struct Q8_0 {
 };
 
 struct Q4_0 {
+    static constexpr bool FIFTH_BITS = false;
     static constexpr uint32_t COLUMNS = 64, BYTES = 576;
     static constexpr uint32_t CODES = 0, SCALES = 512;
     DEVICE static uint32_t place(uint32_t row, uint32_t at) {
@@ -92,8 +89,9 @@ struct Q4_0 {
     }
 };
 
-// The fifth bits alone have no place by bytes: see `take_fifth_bits` and `lane_of_fifth_bits`.
+// The fifth bits, bytes QH to QS of a block, have no place.
 struct Q5_0 {
+    static constexpr bool FIFTH_BITS = true;
     static constexpr uint32_t COLUMNS = 64, BYTES = 704;
     static constexpr uint32_t CODES = 0, HIGH = 512, SCALES = 640;
     static constexpr uint32_t BLOCK_BYTES = 22, QH = 2, QS = 6;
@@ -117,7 +115,7 @@ struct Q5_0 {
     }
     // What a lane's word holds of `qh` of one block of row g + 8r.
     DEVICE static uint32_t lane_of_fifth_bits(uint32_t qh, uint32_t t, uint32_t block, uint32_t r) {
-        const uint32_t low = spread_bits(qh >> (4 * t) & 15), high = spread_bits(qh >> (16 + 4 * t) & 15);
+        const uint32_t low = spread_bits(qh >> (4 * t)), high = spread_bits(qh >> (16 + 4 * t));
         return (low | high << 1) << (4 * block + 2 * r);
     }
 };
