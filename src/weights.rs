@@ -47,6 +47,14 @@ pub struct LayerWeights<D: Device> {
     pub ffn_down: Projection<D>,
 }
 
+impl<D: Device> LayerWeights<D> {
+    /// Every matrix of the layer.
+    pub fn matrices(&self) -> impl Iterator<Item = &Matrix<D>> {
+        let projections = [&self.qkv, &self.attn_output, &self.gate_up, &self.ffn_down];
+        projections.into_iter().flat_map(|projection| projection.parts.iter().map(|part| &part.matrix))
+    }
+}
+
 /// All of a model's weights.
 #[derive(Debug)]
 pub struct Weights<D: Device> {
@@ -77,7 +85,8 @@ impl<D: Device> Weights<D> {
             total_bytes += spec.find(gguf)?.n_bytes;
         }
         let staging = arena.take(region::STAGING)?;
-        let mut loader = Loader { ops, staging, config, gguf, arena, specs, progress, read_bytes: 0, total_bytes };
+        let mut loader =
+            Loader { ops, staging, config, gguf, arena, specs, progress, read_bytes: 0, total_bytes };
         let rotary = loader.rotary()?;
         let token_embedding = loader.matrix(Slot::TokenEmbedding)?;
         let layers = (0..config.num_layers).map(|index| loader.layer(index)).collect::<Result<_, _>>()?;
