@@ -19,10 +19,10 @@ constexpr uint32_t CLASSES = 8;
 // The lane's part of four activations of a token: word `quarter` of unit `unit`, both planes.
 DEVICE void four_codes(const uint32_t *words, uint32_t row, uint32_t column, uint32_t n_units, float (&x)[4]) {
     const uint32_t high = words[code_word(row, 0, column, n_units)], low = words[code_word(row, 1, column, n_units)];
-    x[0] = (float)(256 * signed_byte_of<0>(high) + signed_byte_of<0>(low));
-    x[1] = (float)(256 * signed_byte_of<1>(high) + signed_byte_of<1>(low));
-    x[2] = (float)(256 * signed_byte_of<2>(high) + signed_byte_of<2>(low));
-    x[3] = (float)(256 * signed_byte_of<3>(high) + signed_byte_of<3>(low));
+    x[0] = (float)(256 * signed_byte(high, 0) + signed_byte(low, 0));
+    x[1] = (float)(256 * signed_byte(high, 1) + signed_byte(low, 1));
+    x[2] = (float)(256 * signed_byte(high, 2) + signed_byte(low, 2));
+    x[3] = (float)(256 * signed_byte(high, 3) + signed_byte(low, 3));
 }
 
 // sums[i] = weights[row] · planes[first + i] as every lane of the warp gets it.

@@ -27,10 +27,10 @@ template <typename Block> DEVICE float half_at(const Block &block, uint32_t at) 
 
 // Four codes below 128, one a byte, less `center`.
 DEVICE void centered(uint32_t codes, int center, float scale, float (&w)[4]) {
-    w[0] = (float)((int)byte_of<0>(codes) - center) * scale;
-    w[1] = (float)((int)byte_of<1>(codes) - center) * scale;
-    w[2] = (float)((int)byte_of<2>(codes) - center) * scale;
-    w[3] = (float)((int)byte_of<3>(codes) - center) * scale;
+    w[0] = (float)(unsigned_byte(codes, 0) - center) * scale;
+    w[1] = (float)(unsigned_byte(codes, 1) - center) * scale;
+    w[2] = (float)(unsigned_byte(codes, 2) - center) * scale;
+    w[3] = (float)(unsigned_byte(codes, 3) - center) * scale;
 }
 
 // scale · code + offset, each rounded. `scale · code - minimum` is the same with the minimum's sign turned.
@@ -40,10 +40,10 @@ DEVICE void affine(uint32_t codes, float scale, float offset, float (&w)[4]) {
 }
 
 DEVICE void signed_codes(uint32_t codes, float scale, float (&w)[4]) {
-    w[0] = (float)signed_byte_of<0>(codes) * scale;
-    w[1] = (float)signed_byte_of<1>(codes) * scale;
-    w[2] = (float)signed_byte_of<2>(codes) * scale;
-    w[3] = (float)signed_byte_of<3>(codes) * scale;
+    w[0] = (float)signed_byte(codes, 0) * scale;
+    w[1] = (float)signed_byte(codes, 1) * scale;
+    w[2] = (float)signed_byte(codes, 2) * scale;
+    w[3] = (float)signed_byte(codes, 3) * scale;
 }
 
 // What a four-bit code of IQ4_NL and IQ4_XS stands for: -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113.
@@ -53,10 +53,10 @@ DEVICE float iq4_value(uint32_t code) {
 }
 
 DEVICE void iq4_codes(uint32_t codes, float scale, float (&w)[4]) {
-    w[0] = iq4_value(byte_of<0>(codes)) * scale;
-    w[1] = iq4_value(byte_of<1>(codes)) * scale;
-    w[2] = iq4_value(byte_of<2>(codes)) * scale;
-    w[3] = iq4_value(byte_of<3>(codes)) * scale;
+    w[0] = iq4_value(unsigned_byte(codes, 0)) * scale;
+    w[1] = iq4_value(unsigned_byte(codes, 1)) * scale;
+    w[2] = iq4_value(unsigned_byte(codes, 2)) * scale;
+    w[3] = iq4_value(unsigned_byte(codes, 3)) * scale;
 }
 
 // Four codes of four bits of a group of 32 whose byte j holds codes j and j + 16.
