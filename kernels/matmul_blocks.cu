@@ -16,13 +16,11 @@
 constexpr int THREADS = 256;
 constexpr uint32_t CLASSES = 8;
 
-// The lane's part of four activations of a token: word `quarter` of unit `unit`, both planes.
+// Four columns of a row of activations, without their scale.
 DEVICE void four_codes(const uint32_t *words, uint32_t row, uint32_t column, uint32_t n_units, float (&x)[4]) {
     const uint32_t high = words[code_word(row, 0, column, n_units)], low = words[code_word(row, 1, column, n_units)];
-    x[0] = (float)(256 * signed_byte_of<0>(high) + signed_byte_of<0>(low));
-    x[1] = (float)(256 * signed_byte_of<1>(high) + signed_byte_of<1>(low));
-    x[2] = (float)(256 * signed_byte_of<2>(high) + signed_byte_of<2>(low));
-    x[3] = (float)(256 * signed_byte_of<3>(high) + signed_byte_of<3>(low));
+#pragma unroll
+    for (int i = 0; i < 4; i++) x[i] = (float)(256 * signed_byte(high, i) + signed_byte(low, i));
 }
 
 // sums[i] = weights[row] · planes[first + i] as every lane of the warp gets it.

@@ -9,5 +9,6 @@ DEVICE void finish(const MatmulParams &p, uint32_t row, uint32_t token, float fi
     if (p.bias != nullptr) first += p.bias[row];
     if (p.epilogue == EPILOGUE_SWIGLU) *out = silu(first) * second;
     else if (p.epilogue == EPILOGUE_ADD) *out += first;
+    else if (p.epilogue == EPILOGUE_GATE) *out = silu(*out) * first;
     else *out = first;
 }
