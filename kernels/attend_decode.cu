@@ -5,7 +5,7 @@
 //   its 8 warps takes a page for all these heads, so keys and values are read once. It writes the split's partial result.
 //   Grid: (kv_heads · ceil(group / 8), n_splits, rows) with group = q_heads / kv_heads, 256 threads. Blocks whose split
 //   lies beyond the row's position leave at once, so n_splits is any bound.
-//   Shared memory: min(group, 8) · (9 · head_dim + 544) floats (see DecodeShared).
+//   Shared memory: DecodeShared, at most 91 KiB.
 // attend_combine: the row's splits, in order, and the division. Grid: (q_heads, rows), 256 threads, one a dimension.
 // Bytes moved: keys and values of the row's positions once; head_dim + 2 floats for each head and split, out and in.
 #include "attend.cuh"
