@@ -12,7 +12,7 @@ use crate::memory::{Arena, ArenaError, MemoryPlan, PlanError, PlanOptions, regio
 use crate::model::ModelConfig;
 use crate::ops::{Ops, OpsError, Pass, PassLimits, Span};
 use crate::quant::Format;
-use crate::weights::{LoadError, Weights};
+use crate::weights::{LayerWeights, LoadError, Weights};
 
 use scratch::Scratch;
 
@@ -239,6 +239,25 @@ impl<O: Ops> Engine<O> {
             sequence.advance(1);
         }
         (0..batch.len()).map(|row| self.logits(row..row + 1)).collect()
+    }
+
+    /// Bytes a second that the device's memory delivers to an operation that only reads: the best of a few readings of
+    /// the layers' matrices.
+    pub fn read_bandwidth(&mut self) -> Result<f64, EngineError> {
+        const READINGS: usize = 5;
+        let Self { ops, weights, workspace, .. } = self;
+        let mut best = 0.0_f64;
+        for _ in 0..READINGS {
+            ops.synchronize()?;
+            let (started, mut bytes) = (std::time::Instant::now(), 0);
+            for matrix in weights.layers.iter().flat_map(LayerWeights::matrices) {
+                ops.read_all(matrix.blocks.region(), workspace)?;
+                bytes += matrix.blocks.region().bytes();
+            }
+            ops.synchronize()?;
+            best = best.max(bytes as f64 / started.elapsed().as_secs_f64().max(f64::MIN_POSITIVE));
+        }
+        Ok(best)
     }
 
     fn run_chunks(

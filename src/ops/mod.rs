@@ -116,6 +116,11 @@ pub trait Ops: Send + Sync {
     /// The operations that follow belong to this layer; for those who watch.
     fn enter_layer(&self, _layer: usize) {}
 
+    /// The operations since the last call, where they are timed.
+    fn take_events(&self) -> Vec<profile::Event> {
+        Vec::new()
+    }
+
     /// Reads every byte of a region once, as fast as the device can: the measure of all that is bound by memory.
     fn read_all(
         &self,

@@ -50,10 +50,6 @@ impl<O: Ops> Profiled<O> {
         let record = Mutex::new(Record { events: Vec::new(), layer: None });
         Self { inner, start: Instant::now(), record }
     }
-    /// What ran since the last call, in order.
-    pub fn take_events(&self) -> Vec<Event> {
-        std::mem::take(&mut self.lock().events)
-    }
     fn lock(&self) -> std::sync::MutexGuard<'_, Record> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -225,6 +221,9 @@ impl<O: Ops> Ops for Profiled<O> {
         self.timed("norm_gate_up", n_rows, bytes, |ops| {
             ops.norm_gate_up(x, n_rows, norm, gate_up, workspace, h)
         })
+    }
+    fn take_events(&self) -> Vec<Event> {
+        std::mem::take(&mut self.lock().events)
     }
     fn enter_layer(&self, layer: usize) {
         self.lock().layer = Some(layer);
