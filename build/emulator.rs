@@ -19,7 +19,7 @@ pub(crate) fn build(sources: &[PathBuf]) {
 
     let mut compiler = cc::Build::new();
     compiler.cpp(true).std("c++20").opt_level(2).include(&include).include(&own);
-    compiler.define("WORKER_ORCD_EMULATOR", None);
+    compiler.define("WORKER_ORCD_EMULATOR", None).debug(false);
     for flag in ["-x", "c++", "-ffp-contract=off", "-fno-math-errno", "-fno-exceptions", "-fno-rtti"] {
         compiler.flag(flag);
     }

@@ -61,7 +61,7 @@ template <typename Element, int WIDTH> struct Stage {
 template <typename Element, int WIDTH>
 DEVICE void fetch(const AttendParams &p, Stage<Element, WIDTH> stage, uint32_t row, uint32_t kv_head,
                   uint32_t last_position, Element *into) {
-    using Layout = Layout<Element, WIDTH>;
+    using Layout = ::Layout<Element, WIDTH>;
     const uint32_t at = page_at(p.tables, row, stage.page), head_dim = p.heads.head_dim;
     const Element *from = page_of<Element>(stage.is_values ? p.cache.values : p.cache.keys, p.heads, at, kv_head);
     from += stage.first * head_dim;
@@ -79,7 +79,7 @@ DEVICE void fetch(const AttendParams &p, Stage<Element, WIDTH> stage, uint32_t r
 // every eighth position.
 template <typename Element, int WIDTH>
 DEVICE void score(const Element *keys, const float *queries, uint32_t head_dim, float scale, float *scores) {
-    using Layout = Layout<Element, WIDTH>;
+    using Layout = ::Layout<Element, WIDTH>;
     constexpr int STEPS = Layout::POSITIONS / STEP_POSITIONS;
     const int quarter = lane_index() % QUARTERS, place = lane_index() / QUARTERS;
     float sums[ROWS][STEPS] = {};
@@ -166,7 +166,7 @@ DEVICE void weigh_values(const Element *values, uint32_t head_dim, const int (&n
 
 // The four rows of a warp, on their way through the pages.
 template <typename Element, int WIDTH> struct WarpRows {
-    using Layout = Layout<Element, WIDTH>;
+    using Layout = ::Layout<Element, WIDTH>;
     static constexpr int PAIRS = Layout::PAIRS;
     int positions[ROWS];
     Sums<PAIRS> page[ROWS], split[ROWS], total[ROWS];
@@ -222,7 +222,7 @@ template <typename Element, int WIDTH> struct WarpRows {
 };
 
 template <typename Element, int WIDTH> DEVICE void attend_tile(const AttendParams &p) {
-    using Layout = Layout<Element, WIDTH>;
+    using Layout = ::Layout<Element, WIDTH>;
     DYNAMIC_SHARED(memory);
     float *queries = reinterpret_cast<float *>(memory);
     float *scores = reinterpret_cast<float *>(memory + Layout::QUERY_BYTES);
