@@ -27,6 +27,9 @@ pub(crate) fn build(sources: &[PathBuf]) {
     if let Ok(sanitizers) = std::env::var("WORKER_ORCD_SANITIZE") {
         compiler.debug(true).flag(format!("-fsanitize={sanitizers}"));
         compiler.flag("-fno-sanitize-recover=all").flag("-fno-omit-frame-pointer");
+        if sanitizers.split(',').any(|name| name == "address") {
+            compiler.define("ADDRESS_SANITIZER", None);
+        }
     }
     compiler.files(sources).files(["fiber.cpp", "block.cpp", "multiply.cpp"].map(|file| own.join(file)));
     compiler.file(tables).compile("worker_orcd_emulator");

@@ -81,7 +81,8 @@ fn a_block_reduction_is_right_in_any_order() {
     let values: Vec<u32> = (0..1024u16).map(|i| f32::from(i).to_bits()).collect();
     let expected = [0, 1, 2, 3].map(|block: u16| (0..256).map(|i| f32::from(256 * block + i)).sum::<f32>());
     for device in [poisoned(true), shuffled(1), shuffled(2)] {
-        let sums = run(&device, "selftest_sum", Grid { blocks: [4, 1, 1], ..grid(256) }, &values, 0, 4).unwrap();
+        let sums =
+            run(&device, "selftest_sum", Grid { blocks: [4, 1, 1], ..grid(256) }, &values, 0, 4).unwrap();
         assert_eq!(sums, expected.map(f32::to_bits));
     }
 }
@@ -166,10 +167,12 @@ fn copies_are_there_once_waited_for() {
 
 #[test]
 fn a_race_within_a_block_changes_results() {
-    let outs = [1, 2].map(|seed| run(&shuffled(seed), "selftest_race", grid(128), &counted(128), 0, 128).unwrap());
-    assert_ne!(outs[0], outs[1]);
-    let again = run(&shuffled(1), "selftest_race", grid(128), &counted(128), 0, 128).unwrap();
-    assert_eq!(outs[0], again, "a seed repeats its order");
+    for kernel in ["selftest_race", "selftest_race_of_copies"] {
+        let [first, again, other] =
+            [1, 1, 2].map(|seed| run(&shuffled(seed), kernel, grid(64), &counted(64), 0, 64).unwrap());
+        assert_ne!(first, other, "{kernel}");
+        assert_eq!(first, again, "a seed repeats its order");
+    }
 }
 
 #[test]
@@ -200,7 +203,11 @@ fn unwritten_memory_changes_results() {
 fn what_some_threads_miss_is_an_error() {
     for (kernel, threads, expected) in [
         ("selftest_barrier_of_some", 64, "__syncthreads reached by 40 of 64 threads, 24 have returned"),
-        ("selftest_shuffle_of_some", 32, "a shuffle reached by 10 of the 32 lanes of warp 0; 22 of 32 threads wait"),
+        (
+            "selftest_shuffle_of_some",
+            32,
+            "a shuffle reached by 10 of the 32 lanes of warp 0; 22 of 32 threads wait",
+        ),
         ("selftest_meetings", 32, "other lanes of its warp to"),
         ("selftest_copy_unaligned", 32, "no multiples of 16"),
     ] {
@@ -223,25 +230,32 @@ fn a_device_whose_kernel_failed_runs_no_other() {
     run(&EmulatorDevice::default(), "selftest_shuffles", grid(64), &counted(64), 1, 128).unwrap();
 }
 
-/// Runs itself again in a process that the address sanitizer ends.
+/// Runs itself again in processes that the address sanitizer ends.
 #[test]
-fn a_read_past_shared_memory_is_found() {
-    const NAME: &str = "a_read_past_shared_memory_is_found";
-    let read = |n| run(&poisoned(true), "selftest_read_shared", Grid { shared_bytes: 100, ..grid(32) }, &[0], n, 32);
-    if std::env::var_os(NAME).is_some() {
-        read(100).unwrap();
-        return;
+fn a_read_past_memory_is_found() {
+    const NAME: &str = "a_read_past_memory_is_found";
+    let past_shared = |n| {
+        let grid = Grid { shared_bytes: 100, ..grid(32) };
+        run(&poisoned(true), "selftest_read_shared", grid, &[0], n, 32).unwrap()
+    };
+    let past_global = |n| run(&poisoned(true), "selftest_read_global", grid(32), &[7; 3], n, 32).unwrap();
+    match std::env::var(NAME).as_deref() {
+        Ok("selftest_read_shared") => return drop(past_shared(100)),
+        Ok(_) => return drop(past_global(3)),
+        Err(_) => assert_eq!((past_shared(99)[0], past_global(2)[0]), (0xff, 7)),
     }
-    assert_eq!(read(99).unwrap(), [0xff; 32]);
     if !SANITIZERS.is_some_and(|sanitizers| sanitizers.contains("address")) {
         eprintln!("skipped: the kernels were compiled without the address sanitizer (scripts/sanitize)");
         return;
     }
     let itself = std::env::current_exe().unwrap();
-    let output = std::process::Command::new(itself).args(["--exact", NAME]).env(NAME, "1").output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success());
-    assert!(text.contains("heap-buffer-overflow") && text.contains("selftest_read_shared"), "{text}");
+    for kernel in ["selftest_read_shared", "selftest_read_global"] {
+        let mut command = std::process::Command::new(&itself);
+        let output = command.args(["--exact", NAME, "--nocapture"]).env(NAME, kernel).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success());
+        assert!(text.contains("ERROR: AddressSanitizer") && text.contains(kernel), "{text}");
+    }
 }
 
 // ---- the device
@@ -265,7 +279,8 @@ fn launches_that_a_gpu_refuses_are_refused() {
     }
     let (unknown, _) = cause(run(&device, "selftest_of_nothing", most, &[0], 0, 1));
     assert!(unknown.contains("no such kernel"), "{unknown}");
-    let Err(DeviceError::Kernel { cause, .. }) = device.launch("selftest_read_shared", most, &[0u64; 4]) else {
+    let Err(DeviceError::Kernel { cause, .. }) = device.launch("selftest_read_shared", most, &[0u64; 4])
+    else {
         panic!("32 bytes were taken for 24")
     };
     assert_eq!(cause, "parameters of 32 bytes, 24 expected");

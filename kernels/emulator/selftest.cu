@@ -98,6 +98,17 @@ KERNEL(selftest_race, SelftestParams, 1024, 1) {
     p.out[threadIdx.x] = values[(threadIdx.x + 1) % blockDim.x];
 }
 
+// Copies over what the next thread still reads.
+KERNEL(selftest_race_of_copies, SelftestParams, 64, 1) {
+    SHARED(Words4, values, [64]);
+    values[threadIdx.x] = Words4{threadIdx.x + 1, 0, 0, 0};
+    __syncthreads();
+    copy_async(&values[threadIdx.x], p.in);
+    copy_async_commit();
+    p.out[threadIdx.x] = values[(threadIdx.x + 1) % blockDim.x].x;
+    copy_async_wait<0>();
+}
+
 // Every block writes one word: the last one wins.
 KERNEL(selftest_race_of_blocks, SelftestParams, 32, 1) {
     if (threadIdx.x == 0) p.out[0] = blockIdx.x;
@@ -142,6 +153,9 @@ KERNEL(selftest_read_shared, SelftestParams, 32, 1) {
     DYNAMIC_SHARED(bytes);
     p.out[threadIdx.x] = bytes[p.n];
 }
+
+// Reads word n of in.
+KERNEL(selftest_read_global, SelftestParams, 32, 1) { p.out[threadIdx.x] = p.in[p.n]; }
 
 // ---- for measurements
 

@@ -74,7 +74,8 @@ mod tests {
     #[test]
     fn the_kernels_see_the_same_structs() {
         let theirs = crate::device::layouts();
-        let ours: Vec<_> = super::LAYOUTS.iter().map(|&(name, size, fields)| (name, size, fields.to_vec())).collect();
+        let ours: Vec<_> =
+            super::LAYOUTS.iter().map(|&(name, size, fields)| (name, size, fields.to_vec())).collect();
         for expected in &theirs {
             let found = ours.iter().find(|ours| ours.0 == expected.0);
             assert_eq!(found, Some(expected));
