@@ -4,10 +4,12 @@
 //! `&mut` to one is exclusive. [`Buffer`] is a region read as elements of one type.
 
 mod buffer;
+pub mod cuda;
 mod host;
 mod launch;
 
 pub use buffer::{Buffer, Region, allocated_bytes, allocations_made};
+pub use cuda::{CudaDevice, CudaUnavailable};
 pub use host::HostDevice;
 pub use launch::{Grid, Launch};
 
