@@ -16,7 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kv_cache", &["device", "memory", "model", "ops", "quant"]),
     ("synth", &["gguf", "model", "quant", "tokenizer"]),
     ("forward", &["device", "gguf", "kv_cache", "memory", "model", "ops", "quant", "weights"]),
-    ("sampler", &[]),
+    ("sampler", &["ops"]),
     (
         "inference",
         &[

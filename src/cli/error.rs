@@ -28,6 +28,9 @@ pub(super) enum CliError {
     /// A file of logits cannot be written.
     #[error("cannot write `{}`: {source}", path.display())]
     Write { path: PathBuf, source: SafeTensorError },
+    /// A trace cannot be written.
+    #[error("cannot write `{}`: {source}", path.display())]
+    WriteTrace { path: PathBuf, source: io::Error },
     /// Stdout does not take what is printed.
     #[error("cannot print: {0}")]
     Output(#[from] io::Error),
@@ -46,7 +49,7 @@ impl CliError {
             // Only the disk is nobody's fault.
             Self::Synth(SynthError::Gguf(_)) => Fault::Failure as u8,
             Self::Synth(_) | Self::NoPrompt | Self::NotUtf8 { .. } => Fault::Usage as u8,
-            Self::Read { .. } | Self::Write { .. } => Fault::Failure as u8,
+            Self::Read { .. } | Self::Write { .. } | Self::WriteTrace { .. } => Fault::Failure as u8,
             // Whoever read our output has had enough.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Self::Output(_) => Fault::Failure as u8,

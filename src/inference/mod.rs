@@ -11,6 +11,7 @@ mod tensors;
 mod text;
 mod typed;
 
+pub use crate::ops::profile::Event;
 pub use adapter::{AdapterForwardConfig, LlamaInferenceAdapter};
 pub use error::{Fault, InferError};
 pub use factory::{Inference, TokenizerFromModel};

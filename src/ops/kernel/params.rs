@@ -47,8 +47,6 @@ params! {
         weights: [Address; 2], planes: Planes, bias: Address, out: Address, n_rows: u32, n_columns: u32,
         n_tokens: u32, stride: u32, epilogue: u32, unused: u32,
     }
-    /// `swiglu`.
-    SwigluParams { both: Address, out: Address, n_tokens: u32, width: u32, both_stride: u32, stride: u32 }
     /// `repack_*`, `unpack_*`.
     RepackParams { from: Address, into: Address, n_rows: u32, n_columns: u32 }
     /// One layer of the cache.
@@ -65,6 +63,8 @@ params! {
         tables: PassTables, qkv: Address, cache: CacheView, out: Address, partials: Address, tiles: Address,
         heads: HeadCounts, n_rows: u32, n_tiles: u32, n_splits: u32, stride: u32, out_stride: u32, scale: f32,
     }
+    /// `read`.
+    ReadParams { from: Address, into: Address, n_vectors: u64 }
     /// `argmax`.
     ArgmaxParams { logits: Address, best: Address, n_rows: u32, n_columns: u32, stride: u32, unused: u32 }
 }
