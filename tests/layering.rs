@@ -44,6 +44,8 @@ const MAY_BE_UNSAFE: &[&str] = &[
     "device/cuda/mod.rs",
     "device/cuda/open.rs",
     "device/cuda/staging.rs",
+    "device/emulator/kernels.rs",
+    "device/emulator/mod.rs",
     "device/host.rs",
     "gguf/mmap.rs",
     "ops/reference/simd/avx2.rs",

@@ -5,11 +5,17 @@
 
 mod buffer;
 pub mod cuda;
+#[cfg(feature = "emulator")]
+mod emulator;
 mod host;
 mod launch;
 
 pub use buffer::{Buffer, Region, allocated_bytes, allocations_made};
 pub use cuda::{CudaDevice, CudaUnavailable};
+#[cfg(all(test, feature = "emulator"))]
+pub(crate) use emulator::layouts;
+#[cfg(feature = "emulator")]
+pub use emulator::{EmulatorDevice, EmulatorOptions, kernel_names, launched_kernels};
 pub use host::HostDevice;
 pub use launch::{Grid, Launch};
 
