@@ -6,7 +6,9 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use worker_orcd::device::{HostDevice, Region};
 use worker_orcd::model::ModelConfig;
 use worker_orcd::ops::reference::ReferenceOps;
-use worker_orcd::ops::{Layout, MatrixShape, Matrix, Ops, PassLimits, Projection, ProjectionPart, Rows, padded_width};
+use worker_orcd::ops::{
+    Layout, Matrix, MatrixShape, Ops, PassLimits, Projection, ProjectionPart, Rows, padded_width,
+};
 use worker_orcd::quant::Format;
 
 /// Rows and columns of Phi-3-mini's attention output.

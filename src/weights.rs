@@ -77,7 +77,8 @@ impl<D: Device> Weights<D> {
             total_bytes += spec.find(gguf)?.n_bytes;
         }
         let staging = arena.take(region::STAGING)?;
-        let mut loader = Loader { ops, staging, config, gguf, arena, specs, progress, read_bytes: 0, total_bytes };
+        let mut loader =
+            Loader { ops, staging, config, gguf, arena, specs, progress, read_bytes: 0, total_bytes };
         let rotary = loader.rotary()?;
         let token_embedding = loader.matrix(Slot::TokenEmbedding)?;
         let layers = (0..config.num_layers).map(|index| loader.layer(index)).collect::<Result<_, _>>()?;

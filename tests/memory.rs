@@ -199,8 +199,14 @@ fn the_cache_costs_what_the_arithmetic_says() {
     for row in &CATALOG {
         let config = row.config();
         for context in [64, 4096] {
-            let options =
-                PlanOptions { context, kv_format: Format::F16, rows: 1, logits_rows: 1, workspace_bytes: 0, staging_bytes: 0 };
+            let options = PlanOptions {
+                context,
+                kv_format: Format::F16,
+                rows: 1,
+                logits_rows: 1,
+                workspace_bytes: 0,
+                staging_bytes: 0,
+            };
             let plan = MemoryPlan::new(&config, options, |_| Ok(Format::F16)).unwrap();
             let cache =
                 plan.summary().into_iter().find(|(purpose, _)| *purpose == Purpose::KvCache).unwrap().1;

@@ -44,6 +44,7 @@ enum Epilogue : uint32_t {
     EPILOGUE_STORE = 0,  // out = product + bias
     EPILOGUE_ADD = 1,    // out += product
     EPILOGUE_SWIGLU = 2, // out = silu(first product) · second product
+    EPILOGUE_GATE = 3,   // out = silu(out) · product: where gate and up could not share a kernel
 };
 
 // out[token][row] = weights[row] · planes[token], for n_tokens tokens.
@@ -53,13 +54,6 @@ struct MatmulParams {
     const float *bias; // [n_rows] or null
     float *out;        // [tokens][stride]
     uint32_t n_rows, n_columns, n_tokens, stride, epilogue, unused;
-};
-
-// out[token][i] = silu(both[token][i]) · both[token][width + i]: where gate and up could not share a kernel.
-struct SwigluParams {
-    const float *both; // [tokens][both_stride]
-    float *out;        // [tokens][stride]
-    uint32_t n_tokens, width, both_stride, stride;
 };
 
 // Between GGUF's order of a matrix's bytes and the kernels': whole tiles of 16 rows.

@@ -67,21 +67,23 @@ DEVICE int round_to_int(float value) {
 #endif
 }
 
-// Byte `index` of a word, zero- or sign-extended: one instruction.
-template <int INDEX> DEVICE uint32_t byte_of(uint32_t word) {
+// Byte `index` of a word, zero- or sign-extended: one instruction where the index is known at compile time.
+DEVICE int unsigned_byte(uint32_t word, int index) {
 #ifdef WORKER_ORCD_EMULATOR
-    return (word >> (8 * INDEX)) & 0xff;
+    return (uint8_t)(word >> (8 * index));
 #else
-    return __byte_perm(word, 0, 0x4440 | INDEX);
+    int value;
+    asm("prmt.b32 %0, %1, 0, %2;" : "=r"(value) : "r"(word), "r"(0x4440 | index));
+    return value;
 #endif
 }
 
-template <int INDEX> DEVICE int signed_byte_of(uint32_t word) {
+DEVICE int signed_byte(uint32_t word, int index) {
 #ifdef WORKER_ORCD_EMULATOR
-    return (int8_t)(word >> (8 * INDEX));
+    return (int8_t)(word >> (8 * index));
 #else
     int value;
-    asm("prmt.b32 %0, %1, 0, %2;" : "=r"(value) : "r"(word), "n"(0x8880 | 0x1110 * INDEX | INDEX));
+    asm("prmt.b32 %0, %1, 0, %2;" : "=r"(value) : "r"(word), "r"(0x8880 | 0x1110 * index | index));
     return value;
 #endif
 }

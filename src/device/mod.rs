@@ -87,7 +87,7 @@ pub enum DeviceError {
 }
 
 /// A device's memory. An allocation is zeroed and lives until it is dropped.
-pub trait Device: Clone + Send + Sync + 'static {
+pub trait Device: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// An owned piece of the device's memory.
     type Allocation: Send + Sync + 'static;
     /// The device as users name it, such as `cpu` or `cuda:0`.
@@ -114,6 +114,28 @@ pub trait Device: Clone + Send + Sync + 'static {
             read(offset, piece)?;
             into.upload(piece, offset)?;
             offset += piece.len() as u64;
+        }
+        Ok(())
+    }
+    /// Brings `total` bytes to the device through `staging` in pieces of `piece` bytes (the last may be shorter):
+    /// `read(offset, bytes)` delivers a piece, `arrived(address, offset, length)` queues work on it. Pieces take the two
+    /// halves of `staging` in turn, so that a device may read one while it works on the other.
+    fn stream<E: From<DeviceError>>(
+        &self,
+        staging: &mut Region<Self>,
+        total: u64,
+        piece: u64,
+        mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
+        mut arrived: impl FnMut(u64, u64, u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut bytes = vec![0; piece.min(total) as usize];
+        let half = staging.bytes() / 2;
+        for (index, offset) in (0..total).step_by(piece.max(1) as usize).enumerate() {
+            let bytes = &mut bytes[..piece.min(total - offset) as usize];
+            let place = half * (index as u64 % 2);
+            read(offset, bytes)?;
+            staging.upload(bytes, place)?;
+            arrived(staging.address() + place, offset, bytes.len() as u64)?;
         }
         Ok(())
     }

@@ -247,9 +247,12 @@ impl<O: Ops> Engine<O> {
     /// From tokens to the residual stream after the last layer.
     fn pass(&mut self, tokens: &[u32], spans: &[Span<'_>]) -> Result<(), EngineError> {
         let pass = Pass { tokens, spans };
+        let vocabulary = self.config.vocab_size;
+        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
+            return Err(OpsError::UnknownToken { token, vocabulary }.into());
+        }
         let Self { ops, config, weights, cache, scratch, workspace, .. } = self;
-        ops.begin(&pass, &weights.rotary, workspace)?;
-        ops.run(&pass, workspace, |workspace| {
+        ops.run(&pass, &weights.rotary, workspace, |workspace| {
             ops.embed(&pass, weights.token_embedding(), workspace, &mut scratch.x)?;
             for (layer, cache) in weights.layers.iter().zip(&mut cache.layers) {
                 layer::run(ops, config, layer, &weights.rotary, &pass, cache, scratch, workspace)?;

@@ -1,6 +1,7 @@
 //! The operations of a transformer: six a layer, one before and one after. They are the boundaries between a
 //! GPU's kernels, and all that the forward pass knows of a device.
 
+pub mod kernel;
 pub mod reference;
 
 mod operands;
@@ -96,19 +97,12 @@ pub trait Ops: Send + Sync {
         read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
     ) -> Result<Matrix<Self::Device>, E>;
 
-    /// Begins a pass; the operations after it, up to the next, belong to it.
-    fn begin(
+    /// Runs `operations`, those of one pass from [`Ops::embed`] to the last layer; a device may record them and run the
+    /// record when a pass of the same shape comes again.
+    fn run<E: From<OpsError> + From<DeviceError>>(
         &self,
         pass: &Pass<'_>,
         rotary: &RotaryTable<Self::Device>,
-        workspace: &mut Self::Workspace,
-    ) -> Result<(), OpsError>;
-
-    /// Runs `operations`, all of a pass from [`Ops::embed`] on; a device may record them and run the record when the
-    /// shape of a pass comes again.
-    fn run<E: From<OpsError>>(
-        &self,
-        pass: &Pass<'_>,
         workspace: &mut Self::Workspace,
         operations: impl FnMut(&mut Self::Workspace) -> Result<(), E>,
     ) -> Result<(), E>;

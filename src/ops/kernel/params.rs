@@ -47,8 +47,6 @@ params! {
         weights: [Address; 2], planes: Planes, bias: Address, out: Address, n_rows: u32, n_columns: u32,
         n_tokens: u32, stride: u32, epilogue: u32, unused: u32,
     }
-    /// `swiglu`.
-    SwigluParams { both: Address, out: Address, n_tokens: u32, width: u32, both_stride: u32, stride: u32 }
     /// `repack_*`, `unpack_*`.
     RepackParams { from: Address, into: Address, n_rows: u32, n_columns: u32 }
     /// One layer of the cache.

@@ -235,18 +235,10 @@ impl Ops for ReferenceOps {
         Ok(Matrix { shape, layout: Layout::Blocks, blocks: into.typed() })
     }
 
-    fn begin(
+    fn run<E: From<OpsError> + From<DeviceError>>(
         &self,
         _: &Pass<'_>,
         _: &RotaryTable<HostDevice>,
-        _: &mut Self::Workspace,
-    ) -> Result<(), OpsError> {
-        Ok(())
-    }
-
-    fn run<E: From<OpsError>>(
-        &self,
-        _: &Pass<'_>,
         workspace: &mut Self::Workspace,
         mut operations: impl FnMut(&mut Self::Workspace) -> Result<(), E>,
     ) -> Result<(), E> {

@@ -1,0 +1,136 @@
+//! Launching rotary embedding and attention.
+
+use crate::device::{DeviceError, Grid, Launch};
+use crate::model::RopePairing;
+use crate::ops::{CacheLayer, HeadNorms, HeadShape, RotaryTable, Rows};
+use crate::quant::Format;
+
+use super::params::{AnglesParams, AttendParams, CacheView, HeadCounts, RotateParams};
+use super::workspace::{DECODE_ROWS, Workspace};
+
+/// Threads of the kernels of this file.
+const THREADS: u32 = 256;
+
+fn grid(blocks: [usize; 3]) -> Grid {
+    Grid { blocks: blocks.map(|count| count as u32), threads: THREADS, shared_bytes: 0 }
+}
+
+fn view<D: Launch>(cache: &CacheLayer<D>) -> CacheView {
+    CacheView { keys: cache.keys.address(), values: cache.values.address() }
+}
+
+fn counts(heads: HeadShape, rotated_dims: usize) -> HeadCounts {
+    HeadCounts {
+        q_heads: heads.q_heads as u32,
+        kv_heads: heads.kv_heads as u32,
+        head_dim: heads.head_dim as u32,
+        rotated_dims: rotated_dims as u32,
+    }
+}
+
+/// Sines and cosines for the rows of a pass.
+pub(super) fn angles<D: Launch>(
+    device: &D,
+    n_rows: usize,
+    rotary: &RotaryTable<D>,
+    workspace: &Workspace<D>,
+) -> Result<(), DeviceError> {
+    let set = |index: usize| rotary.sets.get(index).or(rotary.sets.first()).map_or(0, |set| set.address());
+    let params = AnglesParams {
+        tables: workspace.tables(),
+        frequencies: [set(0), set(1)],
+        n_rows: n_rows as u32,
+        rotated_dims: rotary.rotated_dims as u32,
+        attention_factor: rotary.attention_factor,
+        unused: 0,
+    };
+    device.launch("angles", grid([n_rows, 1, 1]), &params)
+}
+
+/// Norms and turns q and k, and appends k and v to the cache.
+#[expect(clippy::too_many_arguments, reason = "each is an operand")]
+pub(super) fn rotate<D: Launch>(
+    device: &D,
+    n_rows: usize,
+    qkv: &mut Rows<D>,
+    heads: HeadShape,
+    qk_norm: Option<HeadNorms<'_, D>>,
+    rotary: &RotaryTable<D>,
+    workspace: &Workspace<D>,
+    cache: &mut CacheLayer<D>,
+) -> Result<(), DeviceError> {
+    let params = RotateParams {
+        tables: workspace.tables(),
+        qkv: qkv.values.address(),
+        q_norm: qk_norm.map_or(0, |(q, _)| q.weight.address()),
+        k_norm: qk_norm.map_or(0, |(_, k)| k.weight.address()),
+        cache: view(cache),
+        heads: counts(heads, rotary.rotated_dims),
+        n_rows: n_rows as u32,
+        stride: qkv.stride() as u32,
+        interleaved: u32::from(rotary.pairing == RopePairing::Interleaved),
+        q_eps: qk_norm.map_or(0.0, |(q, _)| q.eps),
+        k_eps: qk_norm.map_or(0.0, |(_, k)| k.eps),
+        unused: 0,
+    };
+    let kernel = if cache.format == Format::F16 { "rotate_f16" } else { "rotate_f32" };
+    device.launch(kernel, grid([n_rows, 1, 1]), &params)
+}
+
+/// The prefill kernel for a head size: each is compiled for sizes up to a bound.
+fn prefill_kernel(format: Format, head_dim: usize) -> Option<&'static str> {
+    let half = format == Format::F16;
+    Some(match head_dim {
+        0..=64 if half => "attend_prefill_f16_d64",
+        65..=96 if half => "attend_prefill_f16_d96",
+        97..=128 if half => "attend_prefill_f16_d128",
+        129..=256 if half => "attend_prefill_f16_d256",
+        0..=64 => "attend_prefill_f32_d64",
+        65..=96 => "attend_prefill_f32_d96",
+        97..=128 => "attend_prefill_f32_d128",
+        129..=256 => "attend_prefill_f32_d256",
+        _ => return None,
+    })
+}
+
+/// The largest head that the kernels take.
+pub(super) const MOST_HEAD_DIM: usize = 256;
+
+/// Causal attention of a pass's rows.
+pub(super) fn attend<D: Launch>(
+    device: &D,
+    n_rows: usize,
+    qkv: &Rows<D>,
+    heads: HeadShape,
+    cache: &CacheLayer<D>,
+    workspace: &Workspace<D>,
+    out: &mut Rows<D>,
+) -> Result<(), DeviceError> {
+    let (tiles, n_tiles) = workspace.tiles();
+    let (partials, n_splits) = workspace.partials(heads, n_rows);
+    let params = AttendParams {
+        tables: workspace.tables(),
+        qkv: qkv.values.address(),
+        cache: view(cache),
+        out: out.values.address(),
+        partials,
+        tiles,
+        heads: counts(heads, workspace.rotated_dims()),
+        n_rows: n_rows as u32,
+        n_tiles,
+        n_splits,
+        stride: qkv.stride() as u32,
+        out_stride: out.stride() as u32,
+        scale: 1.0 / (heads.head_dim as f32).sqrt(),
+    };
+    match prefill_kernel(cache.format, heads.head_dim) {
+        Some(kernel) if n_rows > DECODE_ROWS => {
+            device.launch(kernel, grid([n_tiles as usize, heads.q_heads, 1]), &params)
+        }
+        _ => {
+            let decode = if cache.format == Format::F16 { "attend_decode_f16" } else { "attend_decode_f32" };
+            device.launch(decode, grid([heads.kv_heads, n_splits as usize, n_rows]), &params)?;
+            device.launch("attend_combine", grid([heads.q_heads, n_rows, 1]), &params)
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The operations as launches of the kernels in `kernels/`, on any device that has them.
+
+mod attention;
+mod matmul;
+mod names;
+pub(crate) mod params;
+#[cfg(all(test, feature = "emulator"))]
+mod tests;
+mod workspace;
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use crate::device::{DeviceError, Grid, Launch, Region, STAGING_BYTES};
+use crate::model::ModelConfig;
+
+use super::{
+    CacheLayer, HeadNorms, HeadShape, Layout, Matrix, MatrixShape, Norm, Ops, OpsError, Pass, PassLimits,
+    Projection, RotaryTable, Rows, expect, expect_room,
+};
+
+use matmul::Epilogue;
+use names::{STRIP_ROWS, kernels, layout};
+use params::{EmbedParams, RepackParams};
+use workspace::DECODE_ROWS;
+pub use workspace::Workspace;
+
+/// What a recording of a pass depends on beside the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct PassShape {
+    n_rows: usize,
+    n_splits: usize,
+}
+
+/// The operations on a device with kernels.
+#[derive(Debug)]
+pub struct KernelOps<D: Launch> {
+    device: D,
+    /// Passes recorded so far; `None` where they are not to be.
+    recordings: Option<Mutex<HashMap<PassShape, D::Graph>>>,
+}
+
+impl<D: Launch> KernelOps<D> {
+    /// Operations on a device; a pass of a few rows is recorded once for each shape, where the device can.
+    pub fn new(device: D) -> Self {
+        Self { device, recordings: Some(Mutex::default()) }
+    }
+    /// The same, with every kernel launched one by one.
+    pub fn without_recording(device: D) -> Self {
+        Self { device, recordings: None }
+    }
+    /// Bytes of private scratch memory that passes within `limits` need on any device.
+    pub fn workspace_bytes_of(config: &ModelConfig, limits: PassLimits) -> u64 {
+        workspace::bytes(config, limits)
+    }
+    /// Bytes through which weights go on their way into tiles.
+    pub const STAGING_BYTES: u64 = 2 * STAGING_BYTES;
+
+    /// Runs a recorded pass, recording it first where there is none of its shape; `false` where the device cannot.
+    fn replay<E: From<DeviceError>>(
+        &self,
+        shape: PassShape,
+        launches: impl FnMut() -> Result<(), E>,
+    ) -> Result<bool, E> {
+        let Some(recordings) = &self.recordings else { return Ok(false) };
+        let mut recordings = recordings.lock().unwrap_or_else(PoisonError::into_inner);
+        if !recordings.contains_key(&shape) {
+            let Some(graph) = self.device.record(launches)? else { return Ok(false) };
+            recordings.insert(shape, graph);
+        }
+        if let Some(graph) = recordings.get(&shape) {
+            self.device.replay(graph)?;
+        }
+        Ok(true)
+    }
+}
+
+impl<D: Launch> Ops for KernelOps<D> {
+    type Device = D;
+    type Workspace = Workspace<D>;
+
+    fn device(&self) -> &D {
+        &self.device
+    }
+
+    fn workspace_bytes(&self, config: &ModelConfig, limits: PassLimits) -> u64 {
+        Self::workspace_bytes_of(config, limits)
+    }
+
+    fn staging_bytes(&self) -> u64 {
+        Self::STAGING_BYTES
+    }
+
+    fn workspace(
+        &self,
+        config: &ModelConfig,
+        limits: PassLimits,
+        region: Region<D>,
+    ) -> Result<Workspace<D>, OpsError> {
+        if config.head_dim > attention::MOST_HEAD_DIM || !config.head_dim.is_multiple_of(8) {
+            return Err(OpsError::Shape {
+                operation: "attend",
+                operand: "head_dim",
+                found: config.head_dim,
+                expected: config.head_dim.next_multiple_of(8).min(attention::MOST_HEAD_DIM),
+            });
+        }
+        Ok(Workspace::new(config, limits, region)?)
+    }
+
+    fn load_matrix<E: From<OpsError> + From<DeviceError>>(
+        &self,
+        shape: MatrixShape,
+        mut into: Region<D>,
+        staging: &mut Region<D>,
+        read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
+    ) -> Result<Matrix<D>, E> {
+        let strip_bytes = into.bytes() / (shape.n_rows / STRIP_ROWS).max(1) as u64;
+        let strips_in_piece = staging.bytes() / 2 / strip_bytes.max(1);
+        let layout = if strips_in_piece == 0 { Layout::Blocks } else { layout(shape) };
+        match (&kernels(shape.format).tiles, layout) {
+            (Some(tiles), Layout::Tiles) => {
+                let (device, total, address) = (&self.device, into.bytes(), into.address());
+                let piece = strips_in_piece * strip_bytes;
+                device.stream(staging, total, piece, read, |staged, offset, length| {
+                    let n_strips = (length / strip_bytes) as u32;
+                    let params = RepackParams {
+                        from: staged,
+                        into: address + offset,
+                        n_rows: n_strips * STRIP_ROWS as u32,
+                        n_columns: shape.n_cols as u32,
+                    };
+                    let blocks = [n_strips, (shape.n_cols / tiles.columns) as u32, 1];
+                    device.launch(tiles.repack, Grid { blocks, threads: 128, shared_bytes: 0 }, &params)?;
+                    Ok(())
+                })?;
+            }
+            _ => self.device.fill(&mut into, read)?,
+        }
+        Ok(Matrix { shape, layout, blocks: into.typed() })
+    }
+
+    fn run<E: From<OpsError> + From<DeviceError>>(
+        &self,
+        pass: &Pass<'_>,
+        rotary: &RotaryTable<D>,
+        workspace: &mut Workspace<D>,
+        mut operations: impl FnMut(&mut Workspace<D>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if pass.n_rows() > workspace.rows() {
+            let (found, expected) = (pass.n_rows(), workspace.rows());
+            return Err(OpsError::Shape { operation: "run", operand: "rows", found, expected }.into());
+        }
+        workspace.begin(pass)?;
+        let shape = PassShape { n_rows: pass.n_rows(), n_splits: workspace.n_splits() };
+        let mut launches = || {
+            attention::angles(&self.device, pass.n_rows(), rotary, workspace)?;
+            operations(workspace)
+        };
+        if shape.n_rows <= DECODE_ROWS && self.replay(shape, &mut launches)? {
+            return Ok(());
+        }
+        launches()
+    }
+
+    fn embed(
+        &self,
+        pass: &Pass<'_>,
+        table: &Matrix<D>,
+        workspace: &mut Workspace<D>,
+        x: &mut Rows<D>,
+    ) -> Result<(), OpsError> {
+        let MatrixShape { format, n_cols, .. } = table.shape;
+        expect("embed", "hidden size", x.width, n_cols)?;
+        expect_room("embed", x, pass.n_rows())?;
+        let params = EmbedParams {
+            tables: workspace.tables(),
+            table: table.blocks.address(),
+            x: x.values.address(),
+            n_rows: pass.n_rows() as u32,
+            n_columns: n_cols as u32,
+            stride: x.stride() as u32,
+            unused: 0,
+        };
+        let kernels = kernels(format);
+        let kernel = match (&kernels.tiles, table.layout) {
+            (Some(tiles), Layout::Tiles) => tiles.embed,
+            _ => kernels.embed,
+        };
+        let grid = Grid { blocks: [pass.n_rows() as u32, 1, 1], threads: 256, shared_bytes: 0 };
+        Ok(self.device.launch(kernel, grid, &params)?)
+    }
+
+    fn norm_project(
+        &self,
+        x: &Rows<D>,
+        rows: Range<usize>,
+        norm: &Norm<D>,
+        projection: &Projection<D>,
+        workspace: &mut Workspace<D>,
+        out: &mut Rows<D>,
+    ) -> Result<(), OpsError> {
+        expect("norm_project", "inputs", x.width, projection.n_cols())?;
+        expect("norm_project", "outputs", out.width, projection.n_rows())?;
+        expect_room("norm_project", x, rows.end)?;
+        expect_room("norm_project", out, rows.len())?;
+        let n_rows = rows.len();
+        matmul::quantize(&self.device, x, rows, Some(norm), workspace)?;
+        Ok(matmul::project(&self.device, projection, n_rows, Epilogue::Store, workspace, out)?)
+    }
+
+    fn rotate_and_append(
+        &self,
+        pass: &Pass<'_>,
+        qkv: &mut Rows<D>,
+        heads: HeadShape,
+        qk_norm: Option<HeadNorms<'_, D>>,
+        rotary: &RotaryTable<D>,
+        workspace: &mut Workspace<D>,
+        cache: &mut CacheLayer<D>,
+    ) -> Result<(), OpsError> {
+        expect("rotate_and_append", "width", qkv.width, heads.q_dim() + 2 * heads.kv_dim())?;
+        expect_room("rotate_and_append", qkv, pass.n_rows())?;
+        let n_rows = pass.n_rows();
+        Ok(attention::rotate(&self.device, n_rows, qkv, heads, qk_norm, rotary, workspace, cache)?)
+    }
+
+    fn attend(
+        &self,
+        pass: &Pass<'_>,
+        qkv: &Rows<D>,
+        heads: HeadShape,
+        cache: &CacheLayer<D>,
+        workspace: &mut Workspace<D>,
+        out: &mut Rows<D>,
+    ) -> Result<(), OpsError> {
+        expect("attend", "outputs", out.width, heads.q_dim())?;
+        expect_room("attend", out, pass.n_rows())?;
+        Ok(attention::attend(&self.device, pass.n_rows(), qkv, heads, cache, workspace, out)?)
+    }
+
+    fn project(
+        &self,
+        a: &Rows<D>,
+        n_rows: usize,
+        projection: &Projection<D>,
+        workspace: &mut Workspace<D>,
+        x: &mut Rows<D>,
+    ) -> Result<(), OpsError> {
+        expect("project", "inputs", a.width, projection.n_cols())?;
+        expect("project", "outputs", x.width, projection.n_rows())?;
+        expect_room("project", a, n_rows)?;
+        expect_room("project", x, n_rows)?;
+        matmul::quantize(&self.device, a, 0..n_rows, None, workspace)?;
+        Ok(matmul::project(&self.device, projection, n_rows, Epilogue::Add, workspace, x)?)
+    }
+
+    fn norm_gate_up(
+        &self,
+        x: &Rows<D>,
+        n_rows: usize,
+        norm: &Norm<D>,
+        gate_up: &Projection<D>,
+        workspace: &mut Workspace<D>,
+        h: &mut Rows<D>,
+    ) -> Result<(), OpsError> {
+        expect("norm_gate_up", "inputs", x.width, gate_up.n_cols())?;
+        expect("norm_gate_up", "outputs", 2 * h.width, gate_up.n_rows())?;
+        expect_room("norm_gate_up", x, n_rows)?;
+        expect_room("norm_gate_up", h, n_rows)?;
+        matmul::quantize(&self.device, x, 0..n_rows, Some(norm), workspace)?;
+        matmul::gate_up(&self.device, gate_up, n_rows, workspace, h)
+    }
+}

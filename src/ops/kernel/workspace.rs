@@ -1,0 +1,179 @@
+//! Private scratch memory of the kernels: what a pass works on, activations in planes, partial sums of attention.
+
+use crate::device::{Buffer, Device, DeviceError, REGION_ALIGNMENT, Region};
+use crate::model::ModelConfig;
+use crate::ops::{HeadShape, PAGE_TOKENS, Pass, PassLimits};
+
+use super::params::{PassTables, Planes};
+
+/// Columns under one scale of the planes.
+const BLOCK_COLUMNS: usize = 256;
+/// Columns that a lane's sixteen bytes of codes belong to.
+const UNIT_COLUMNS: usize = 64;
+/// Rows whose codes stand together.
+pub(super) const TILE_TOKENS: usize = 4;
+/// Most rows that go through the decode kernels together.
+pub(super) const DECODE_ROWS: usize = 8;
+/// Positions in a split of the cache.
+const SPLIT_TOKENS: usize = 8 * PAGE_TOKENS;
+/// Rows of one sequence that attention's prefill kernel takes together.
+const ATTEND_TILE_ROWS: usize = 32;
+
+/// Lengths of the parts, in bytes.
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    tables: usize,
+    angles: usize,
+    codes: usize,
+    scales: usize,
+    sums: usize,
+    partials: usize,
+    best: usize,
+}
+
+impl Sizes {
+    /// Saturates: a context beyond all memory is refused by the plan.
+    fn new(config: &ModelConfig, limits: PassLimits) -> Self {
+        let widest = config.hidden_dim.max(config.q_dim()).max(config.ffn_dim);
+        let (units, blocks) = (widest.div_ceil(UNIT_COLUMNS), widest.div_ceil(BLOCK_COLUMNS));
+        let rows = limits.rows.saturating_add(TILE_TOKENS - 1) / TILE_TOKENS * TILE_TOKENS;
+        let decode_rows = limits.rows.min(DECODE_ROWS);
+        let splits = limits.context.div_ceil(SPLIT_TOKENS).saturating_mul(config.num_q_heads);
+        let of = |count: usize, bytes: usize| count.saturating_mul(bytes);
+        Self {
+            tables: of(of(limits.rows, 6).saturating_add(limits.context.div_ceil(PAGE_TOKENS)), 4),
+            angles: of(limits.rows, 4 * config.rope.rotated_dims),
+            codes: of(rows, 2 * UNIT_COLUMNS * units),
+            scales: of(rows, 4 * blocks),
+            sums: of(rows, 24 * blocks),
+            partials: of(of(decode_rows, splits), 4 * (config.head_dim + 2)),
+            best: of(rows, 4),
+        }
+    }
+    fn all(self) -> [usize; 7] {
+        [self.tables, self.angles, self.codes, self.scales, self.sums, self.partials, self.best]
+    }
+}
+
+/// Bytes of a workspace for passes within `limits`.
+pub(super) fn bytes(config: &ModelConfig, limits: PassLimits) -> u64 {
+    let sizes = Sizes::new(config, limits).all();
+    sizes.iter().fold(0_u64, |sum, &size| {
+        sum.saturating_add((size as u64).checked_next_multiple_of(REGION_ALIGNMENT).unwrap_or(u64::MAX))
+    })
+}
+
+/// The workspace, divided.
+#[derive(Debug)]
+pub struct Workspace<D: Device> {
+    tables: Buffer<D, u32>,
+    angles: Buffer<D, f32>,
+    codes: Buffer<D, u8>,
+    scales: Buffer<D, f32>,
+    sums: Buffer<D, u32>,
+    partials: Buffer<D, f32>,
+    best: Buffer<D, u32>,
+    /// Rows that the tables have room for.
+    rows: usize,
+    rotated_dims: usize,
+    /// Tiles of rows in the present pass, for attention's prefill kernel.
+    n_tiles: usize,
+    /// Splits of the cache that the decode kernel's grid covers.
+    n_splits: usize,
+}
+
+impl<D: Device> Workspace<D> {
+    pub(super) fn new(
+        config: &ModelConfig,
+        limits: PassLimits,
+        mut region: Region<D>,
+    ) -> Result<Self, DeviceError> {
+        let sizes = Sizes::new(config, limits);
+        let mut part = |bytes: usize| region.split_off(bytes as u64);
+        Ok(Self {
+            tables: part(sizes.tables)?.typed(),
+            angles: part(sizes.angles)?.typed(),
+            codes: part(sizes.codes)?.typed(),
+            scales: part(sizes.scales)?.typed(),
+            sums: part(sizes.sums)?.typed(),
+            partials: part(sizes.partials)?.typed(),
+            best: part(sizes.best)?.typed(),
+            rows: limits.rows,
+            rotated_dims: config.rope.rotated_dims,
+            n_tiles: 0,
+            n_splits: 0,
+        })
+    }
+
+    /// Uploads what the kernels must know of a pass. `pass` has at most as many rows as the workspace.
+    pub(super) fn begin(&mut self, pass: &Pass<'_>) -> Result<(), DeviceError> {
+        let rows = self.rows;
+        let mut tables = vec![0_u32; 6 * rows];
+        let mut tiles = Vec::new();
+        let mut pages = Vec::new();
+        tables[..pass.n_rows()].copy_from_slice(pass.tokens);
+        for span in pass.spans {
+            let needed = (span.position + span.n_rows).div_ceil(PAGE_TOKENS);
+            for i in 0..span.n_rows {
+                let row = span.first_row + i;
+                tables[rows + row] = (span.position + i) as u32;
+                tables[2 * rows + row] = pages.len() as u32;
+                tables[3 * rows + row] = span.rotary_set as u32;
+            }
+            for first in (0..span.n_rows).step_by(ATTEND_TILE_ROWS) {
+                let n_rows = ATTEND_TILE_ROWS.min(span.n_rows - first);
+                tiles.extend([(span.first_row + first) as u32, n_rows as u32]);
+            }
+            pages.extend_from_slice(&span.pages[..needed]);
+        }
+        tables[4 * rows..][..tiles.len()].copy_from_slice(&tiles);
+        tables.extend(pages);
+        self.n_tiles = tiles.len() / 2;
+        // A power of two, so that few graphs serve all lengths.
+        let splits = pass.longest().div_ceil(SPLIT_TOKENS).max(1);
+        self.n_splits = splits.next_power_of_two();
+        self.tables.upload(&tables, 0)
+    }
+
+    /// Rows of the largest pass.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+    /// Addresses of the pass's tables.
+    pub(super) fn tables(&self) -> PassTables {
+        let column = |index: usize| self.tables.address() + (4 * index * self.rows) as u64;
+        PassTables {
+            tokens: column(0),
+            positions: column(1),
+            page_lists: column(2),
+            rotary_set: column(3),
+            pages: column(6),
+            angles: self.angles.address(),
+        }
+    }
+    /// Address of the tiles of rows, and their number.
+    pub(super) fn tiles(&self) -> (u64, u32) {
+        (self.tables.address() + (16 * self.rows) as u64, self.n_tiles as u32)
+    }
+    /// Address of attention's partial sums, and the splits that a grid for this pass covers.
+    pub(super) fn partials(&self, heads: HeadShape, n_rows: usize) -> (u64, u32) {
+        let each = (n_rows * heads.q_heads * (heads.head_dim + 2)).max(1);
+        (self.partials.address(), self.n_splits.min(self.partials.len() / each) as u32)
+    }
+    /// Splits that a grid for this pass covers: what a recording depends on.
+    pub(super) fn n_splits(&self) -> usize {
+        self.n_splits
+    }
+    /// Where rows of activations go in planes.
+    pub(super) fn planes(&self) -> Planes {
+        Planes { codes: self.codes.address(), scales: self.scales.address(), sums: self.sums.address() }
+    }
+    /// Dimensions of a head that are turned.
+    pub(super) fn rotated_dims(&self) -> usize {
+        self.rotated_dims
+    }
+    /// The choices of `argmax`.
+    pub(super) fn best(&mut self) -> &mut Buffer<D, u32> {
+        &mut self.best
+    }
+}
