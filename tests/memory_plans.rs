@@ -5,19 +5,20 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::counting::{CountingOps, hollow};
+use common::counting::{CountingDevice, hollow};
 use worker_orcd::device::{allocated_bytes, allocations_made};
 use worker_orcd::forward::{self, Engine, EngineOptions, OpsBytes};
 use worker_orcd::memory::{MemoryPlan, Purpose};
 use worker_orcd::model::{CATALOG, ModelConfig};
 use worker_orcd::ops::PassLimits;
-use worker_orcd::ops::reference::ReferenceOps;
+use worker_orcd::ops::kernel::KernelOps;
 use worker_orcd::quant::Format;
 use worker_orcd::synth::Mix;
 
-/// What the operations on one thread of the processor ask for.
+/// What the kernels ask for, on any device.
 fn ops_bytes(config: &ModelConfig, limits: PassLimits) -> OpsBytes {
-    OpsBytes { workspace: ReferenceOps::workspace_bytes_on(1, config, limits), staging: 0 }
+    type Kernels = KernelOps<CountingDevice>;
+    OpsBytes { workspace: Kernels::workspace_bytes_of(config, limits), staging: Kernels::STAGING_BYTES }
 }
 
 /// A short context, the usual one, and the model's own.
@@ -40,7 +41,7 @@ fn every_named_model_allocates_its_plan_to_the_byte() {
             let plan = forward::plan(&config, &gguf, options, |limits| ops_bytes(&config, limits)).unwrap();
             let (bytes, count) = (allocated_bytes(), allocations_made());
             // Loading takes every region of the plan, each once; a region left over or taken twice is an error.
-            let ops = CountingOps { bytes: ops_bytes };
+            let ops = KernelOps::new(CountingDevice);
             let engine = Engine::load(ops, config.clone(), &gguf, options, &mut |_, _| {}).unwrap();
             assert_eq!(allocated_bytes() - bytes, plan.total_bytes, "{} at {context}", row.name);
             assert_eq!(allocations_made() - count, 1);
