@@ -220,7 +220,10 @@ fn the_largest_context_respects_the_limit() {
     let inspect = |limit: &str| json(&["inspect", "-m", &model, "--vram-limit", limit, "-t", "2", "--json"]);
     let small = &inspect("1M")["memory"];
     assert_eq!((&small["largest_context"], &small["fits"]), (&Value::Null, &false.into()));
-    assert_eq!((&small["limit_bytes"], &inspect("64GiB")["memory"]["fits"]), (&(1 << 20).into(), &true.into()));
+    assert_eq!(
+        (&small["limit_bytes"], &inspect("64GiB")["memory"]["fits"]),
+        (&(1 << 20).into(), &true.into())
+    );
     let most = inspect("12M")["memory"]["largest_context"].as_u64().unwrap();
     assert!(most > 0 && most < 4096, "{most}");
     // That context loads within the limit.

@@ -61,7 +61,9 @@ fn gib(bytes: u64) -> String {
 /// The table of plans, a line for each model and context.
 fn table() -> String {
     let folder = tempfile::tempdir().unwrap();
-    let mut text = "| model | context | weights | cache | KiB a token | all else | total, GiB | total, bytes |\n".to_owned();
+    let mut text =
+        "| model | context | weights | cache | KiB a token | all else | total, GiB | total, bytes |\n"
+            .to_owned();
     text += "|---|---:|---:|---:|---:|---:|---:|---:|\n";
     for row in &CATALOG {
         let config = row.config();

@@ -24,7 +24,9 @@ pub(super) fn run(args: &VerifyArgs) -> Result<(), CliError> {
     let device = args.device.resolved_name()?;
     let total = n_checks(&options);
     let rows = if args.full { "all rows".to_owned() } else { format!("{ROWS} rows (--full takes all)") };
-    note(format_args!("{device}: {total} checks with seed {seed}, {rows} of each matrix, shapes that recur once"));
+    note(format_args!(
+        "{device}: {total} checks with seed {seed}, {rows} of each matrix, shapes that recur once"
+    ));
     if !args.json {
         print(HEADER)?;
     }

@@ -34,7 +34,6 @@ use crate::model::{ModelConfig, schema};
 
 use data::{Pools, vector};
 
-
 /// Bytes of a tensor that are made before they are written.
 const PIECE_BYTES: usize = 2 << 20;
 

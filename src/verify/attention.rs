@@ -2,7 +2,8 @@
 
 use half::f16;
 
-use crate::model::{CATALOG, ModelConfig, RopeConfig};
+use crate::device::{Buffer, Device};
+use crate::model::{CATALOG, ModelConfig, RopeConfig, RopeFactors};
 use crate::ops::{CacheLayer, HeadShape, Ops, OpsError, PAGE_TOKENS, Pass, PassLimits, Span};
 use crate::quant::Format;
 
@@ -68,7 +69,7 @@ impl Heads {
     }
 
     fn n_rotary_sets(&self) -> usize {
-        if matches!(self.rope.factors, crate::model::RopeFactors::ShortLong { .. }) { 2 } else { 1 }
+        if matches!(self.rope.factors, RopeFactors::ShortLong { .. }) { 2 } else { 1 }
     }
 
     /// The pages of each sequence, scattered over the cache.
@@ -102,12 +103,10 @@ impl Heads {
             })?;
             Ok::<_, OpsError>(qkv.download(0, n_rows)?)
         })?;
-        let mut values: Vec<f32> = rows.chunks(width).flat_map(|row| &row[..heads.q_dim()]).copied().collect();
-        for buffer in [&cache.keys, &cache.values] {
-            let mut bytes = vec![0; buffer.len()];
-            buffer.download(0, &mut bytes)?;
-            values.extend(self.numbers(&bytes));
-        }
+        let values = match self.operation {
+            Operation::Rotate => rows.chunks(width).flat_map(|row| &row[..heads.q_dim()]).copied().collect(),
+            _ => [self.numbers(&cache.keys)?, self.numbers(&cache.values)?].concat(),
+        };
         Ok(Outcome { values, width: heads.head_dim, seconds })
     }
 
@@ -119,7 +118,8 @@ impl Heads {
         n_pages: usize,
     ) -> Result<Outcome, OpsError> {
         let (heads, ops, n_rows) = (self.heads, stage.ops, pass.n_rows());
-        let (keys, values) = (self.past(&mut stage.draw, pass, n_pages), self.past(&mut stage.draw, pass, n_pages));
+        let (keys, values) =
+            (self.past(&mut stage.draw, pass, n_pages), self.past(&mut stage.draw, pass, n_pages));
         let cache = self.cache(stage, &keys, &values)?;
         // Scores of deviation 2: some positions stand out, none stands alone. Only q is to be read.
         let qkv = stage.rows(n_rows, heads.q_dim() + 2 * heads.kv_dim(), |draw, column| {
@@ -160,7 +160,9 @@ impl Heads {
     ) -> Result<CacheLayer<O::Device>, OpsError> {
         let bytes = |numbers: &[f32]| -> Vec<u8> {
             match self.format {
-                Format::F16 => numbers.iter().flat_map(|&number| f16::from_f32(number).to_le_bytes()).collect(),
+                Format::F16 => {
+                    numbers.iter().flat_map(|&number| f16::from_f32(number).to_le_bytes()).collect()
+                }
                 _ => numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
             }
         };
@@ -169,9 +171,11 @@ impl Heads {
     }
 
     /// The numbers in a part of the cache.
-    fn numbers(&self, bytes: &[u8]) -> Vec<f32> {
+    fn numbers<D: Device>(&self, part: &Buffer<D, u8>) -> Result<Vec<f32>, OpsError> {
+        let mut bytes = vec![0; part.len()];
+        part.download(0, &mut bytes)?;
         let mut numbers = vec![0.0; bytes.len() / self.format.block_bytes()];
-        (self.format.row().dequantize)(bytes, &mut numbers);
-        numbers
+        (self.format.row().dequantize)(&bytes, &mut numbers);
+        Ok(numbers)
     }
 }

@@ -45,15 +45,16 @@ impl std::fmt::Display for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Product(Product { shape, operation, is_fused, .. }) => {
-                let n_rows = if *operation == Operation::NormGateUp { 2 * shape.n_rows } else { shape.n_rows };
+                let n_rows =
+                    if *operation == Operation::NormGateUp { 2 * shape.n_rows } else { shape.n_rows };
                 write!(f, "{n_rows} × {}{}", shape.n_cols, if *is_fused { " fused" } else { "" })
             }
             Self::Heads(Heads { heads, rope, has_norms, operation, .. }) => {
                 write!(f, "{}/{} heads of {}", heads.q_heads, heads.kv_heads, heads.head_dim)?;
-                match operation {
-                    Operation::RotateAndAppend => write!(f, ", {} turned", rope.rotated_dims)?,
-                    _ => return Ok(()),
+                if *operation == Operation::Attend {
+                    return Ok(());
                 }
+                write!(f, ", {} turned", rope.rotated_dims)?;
                 if *has_norms { f.write_str(", norms") } else { Ok(()) }
             }
         }
@@ -118,8 +119,12 @@ fn heads(configs: &[ModelConfig], format: Format, is_long: bool, cases: &mut Vec
         };
         for &sequences in passes {
             let (rope, has_norms) = (config.rope, config.qk_norm);
-            let operation = Operation::RotateAndAppend;
-            push(cases, Case::Heads(Heads { operation, heads, rope, has_norms, format, sequences }));
+            for operation in [Operation::Rotate, Operation::Append] {
+                // What stays in the rows does not depend on the cache.
+                if operation == Operation::Append || format == Format::F32 {
+                    push(cases, Case::Heads(Heads { operation, heads, rope, has_norms, format, sequences }));
+                }
+            }
             // Attention knows no rotation.
             let (operation, rope, has_norms) = (Operation::Attend, CATALOG[0].config().rope, false);
             push(cases, Case::Heads(Heads { operation, heads, rope, has_norms, format, sequences }));

@@ -37,7 +37,10 @@ pub enum Operation {
     NormProject,
     Project,
     NormGateUp,
-    RotateAndAppend,
+    /// The part of `rotate_and_append` that stays in its rows: q.
+    Rotate,
+    /// The part of `rotate_and_append` that goes into the cache: k and v.
+    Append,
     Attend,
 }
 
@@ -48,7 +51,8 @@ impl std::fmt::Display for Operation {
             Self::NormProject => "norm_project",
             Self::Project => "project",
             Self::NormGateUp => "norm_gate_up",
-            Self::RotateAndAppend => "rotate_and_append",
+            Self::Rotate => "rotate",
+            Self::Append => "append",
             Self::Attend => "attend",
         })
     }

@@ -160,11 +160,7 @@ impl<'a, O: Ops> Stage<'a, O> {
     }
 
     /// Rows of activations.
-    pub(super) fn activations(
-        &mut self,
-        n_rows: usize,
-        width: usize,
-    ) -> Result<Rows<O::Device>, OpsError> {
+    pub(super) fn activations(&mut self, n_rows: usize, width: usize) -> Result<Rows<O::Device>, OpsError> {
         self.rows(n_rows, width, |draw, _| draw.activation())
     }
 

@@ -38,7 +38,12 @@ pub struct Broken<O> {
 
 impl<O: Ops> Broken<O> {
     /// Changes the last value of a row, if this is the fault.
-    fn spoil(&self, fault: Fault, rows: &mut Rows<O::Device>, change: impl Fn(f32) -> f32) -> Result<(), OpsError> {
+    fn spoil(
+        &self,
+        fault: Fault,
+        rows: &mut Rows<O::Device>,
+        change: impl Fn(f32) -> f32,
+    ) -> Result<(), OpsError> {
         if self.fault == fault {
             let mut value = [0.0];
             let at = rows.width - 1;
@@ -84,7 +89,7 @@ impl<O: Ops> Ops for Broken<O> {
             let mut byte = [0];
             let at = matrix.blocks.len() / 2;
             matrix.blocks.download(at, &mut byte)?;
-            matrix.blocks.upload(&[byte[0] ^ 8], at)?;
+            matrix.blocks.upload(&[byte[0] ^ 0x40], at)?;
         }
         Ok(matrix)
     }
