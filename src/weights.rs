@@ -47,6 +47,14 @@ pub struct LayerWeights<D: Device> {
     pub ffn_down: Projection<D>,
 }
 
+impl<D: Device> LayerWeights<D> {
+    /// Every matrix of the layer.
+    pub fn matrices(&self) -> impl Iterator<Item = &Matrix<D>> {
+        let projections = [&self.qkv, &self.attn_output, &self.gate_up, &self.ffn_down];
+        projections.into_iter().flat_map(|projection| projection.parts.iter().map(|part| &part.matrix))
+    }
+}
+
 /// All of a model's weights.
 #[derive(Debug)]
 pub struct Weights<D: Device> {

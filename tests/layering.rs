@@ -17,7 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("synth", &["gguf", "model", "quant", "tokenizer"]),
     ("verify", &["device", "model", "ops", "quant", "synth"]),
     ("forward", &["device", "gguf", "kv_cache", "memory", "model", "ops", "quant", "weights"]),
-    ("sampler", &[]),
+    ("sampler", &["ops"]),
     (
         "inference",
         &[

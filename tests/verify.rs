@@ -60,8 +60,8 @@ fn expect_fault<O: Ops>(ops: O, arithmetic: Arithmetic, fault: Fault, touched: &
 
 #[test]
 fn every_fault_is_found() {
-    use Operation::{Append, Attend, Embed, NormGateUp, NormProject, Project, Rotate};
-    let faults: [(Fault, &[Operation]); 8] = [
+    use Operation::{Append, Attend, Embed, Largest, NormGateUp, NormProject, Project, Rotate};
+    let faults: [(Fault, &[Operation]); 9] = [
         (Fault::None, &[]),
         (Fault::Embed, &[Embed]),
         (Fault::NormProject, &[NormProject]),
@@ -70,6 +70,7 @@ fn every_fault_is_found() {
         (Fault::Project, &[Project]),
         (Fault::Rotate, &[Rotate]),
         (Fault::Append, &[Append]),
+        (Fault::Largest, &[Largest]),
     ];
     for (fault, touched) in faults {
         for arithmetic in [Arithmetic::Single, Arithmetic::FixedPoint] {
@@ -102,7 +103,7 @@ fn the_command_reports_every_check() {
     let report = json(&[&arguments[..], &["--json"]].concat());
     assert_eq!((&report["seed"], &report["rows"], &report["failures"]), (&3.into(), &64.into(), &0.into()));
     let checks = report["checks"].as_array().unwrap();
-    for operation in ["embed", "norm_project", "project", "norm_gate_up", "rotate", "append", "attend"] {
+    for operation in ["embed", "norm_project", "project", "norm_gate_up", "rotate", "append", "attend", "largest"] {
         let mut of = checks.iter().filter(|check| check["operation"] == operation);
         assert!(of.all(|check| check["passed"] == true && check["reason"].is_string()), "{operation}");
         assert!(checks.iter().any(|check| check["operation"] == operation));

@@ -109,3 +109,10 @@ struct ArgmaxParams {
     uint32_t *best;      // [rows]
     uint32_t n_rows, n_columns, stride, unused;
 };
+
+// Reads vectors of 16 bytes.
+struct ReadParams {
+    const Words4 *from;
+    uint32_t *into; // one number
+    uint64_t n_vectors;
+};

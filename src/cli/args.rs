@@ -98,6 +98,7 @@ impl LoadArgs {
             chunk: self.batch_size.get(),
             logits_rows: 1,
             limit_bytes: self.vram_limit,
+            profile: false,
         }
     }
     /// The context asked for by `-c`, of a model whose own is `own`.
@@ -315,6 +316,12 @@ pub(super) struct BenchArgs {
     /// How the results are printed
     #[arg(short, long, value_enum, default_value = "md")]
     pub output: BenchOutput,
+    /// Time every operation of the first prompt and the first generation apart, against the memory's speed
+    #[arg(long)]
+    pub profile: bool,
+    /// The same, and write the operations for chrome://tracing or Perfetto
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -12,7 +12,7 @@ use crate::memory::{Arena, ArenaError, MemoryPlan, PlanError, PlanOptions, regio
 use crate::model::ModelConfig;
 use crate::ops::{Ops, OpsError, Pass, PassLimits, Span};
 use crate::quant::Format;
-use crate::weights::{LoadError, Weights};
+use crate::weights::{LayerWeights, LoadError, Weights};
 
 use scratch::Scratch;
 
@@ -183,15 +183,28 @@ impl<O: Ops> Engine<O> {
 
     /// Runs tokens of one sequence and answers the logits of the last: `[vocabulary]`.
     pub fn run(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
+        self.run_to_last(sequence, tokens)?;
+        Ok(self.scratch.logits.download(0, 1)?)
+    }
+
+    /// Runs tokens of one sequence and answers the first of the most likely next ones; `None` where no logit is finite.
+    /// The logits stay on the device.
+    pub fn run_greedy(
+        &mut self,
+        sequence: &mut Sequence,
+        tokens: &[u32],
+    ) -> Result<Option<u32>, EngineError> {
+        self.run_to_last(sequence, tokens)?;
+        let largest = self.ops.largest(&self.scratch.logits, 1, &mut self.workspace)?;
+        Ok(largest.first().copied().flatten())
+    }
+
+    /// Runs tokens of one sequence and leaves the logits of the last in the first row of `scratch.logits`.
+    fn run_to_last(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<(), EngineError> {
         let n_chunks = tokens.len().div_ceil(self.plan.options.rows);
-        let mut logits = Vec::new();
         self.run_chunks(sequence, tokens, |engine, chunk, n_rows| {
-            if chunk + 1 == n_chunks {
-                logits = engine.logits(n_rows - 1..n_rows)?;
-            }
-            Ok(())
-        })?;
-        Ok(logits)
+            if chunk + 1 == n_chunks { engine.make_logits(n_rows - 1..n_rows) } else { Ok(()) }
+        })
     }
 
     /// Runs tokens of one sequence and answers the logits of each: `[tokens, vocabulary]`.
@@ -229,6 +242,25 @@ impl<O: Ops> Engine<O> {
         (0..batch.len()).map(|row| self.logits(row..row + 1)).collect()
     }
 
+    /// Bytes a second that the device's memory delivers to an operation that only reads: the best of a few readings of
+    /// the layers' matrices.
+    pub fn read_bandwidth(&mut self) -> Result<f64, EngineError> {
+        const READINGS: usize = 5;
+        let Self { ops, weights, workspace, .. } = self;
+        let mut best = 0.0_f64;
+        for _ in 0..READINGS {
+            ops.synchronize()?;
+            let (started, mut bytes) = (std::time::Instant::now(), 0);
+            for matrix in weights.layers.iter().flat_map(LayerWeights::matrices) {
+                ops.read_all(matrix.blocks.region(), workspace)?;
+                bytes += matrix.blocks.region().bytes();
+            }
+            ops.synchronize()?;
+            best = best.max(bytes as f64 / started.elapsed().as_secs_f64().max(f64::MIN_POSITIVE));
+        }
+        Ok(best)
+    }
+
     fn run_chunks(
         &mut self,
         sequence: &mut Sequence,
@@ -254,7 +286,8 @@ impl<O: Ops> Engine<O> {
         let Self { ops, config, weights, cache, scratch, workspace, .. } = self;
         ops.run(&pass, &weights.rotary, workspace, |workspace| {
             ops.embed(&pass, weights.token_embedding(), workspace, &mut scratch.x)?;
-            for (layer, cache) in weights.layers.iter().zip(&mut cache.layers) {
+            for (index, (layer, cache)) in weights.layers.iter().zip(&mut cache.layers).enumerate() {
+                ops.enter_layer(index);
                 layer::run(ops, config, layer, &weights.rotary, &pass, cache, scratch, workspace)?;
             }
             Ok(())
@@ -263,8 +296,14 @@ impl<O: Ops> Engine<O> {
 
     /// The logits of some rows of the last pass.
     fn logits(&mut self, rows: std::ops::Range<usize>) -> Result<Vec<f32>, EngineError> {
-        let (weights, scratch) = (&self.weights, &mut self.scratch);
         let n_rows = rows.len();
+        self.make_logits(rows)?;
+        Ok(self.scratch.logits.download(0, n_rows)?)
+    }
+
+    /// Makes the logits of some rows of the last pass, on the device.
+    fn make_logits(&mut self, rows: std::ops::Range<usize>) -> Result<(), EngineError> {
+        let (weights, scratch) = (&self.weights, &mut self.scratch);
         self.ops.norm_project(
             &scratch.x,
             rows,
@@ -273,6 +312,6 @@ impl<O: Ops> Engine<O> {
             &mut self.workspace,
             &mut scratch.logits,
         )?;
-        Ok(scratch.logits.download(0, n_rows)?)
+        Ok(())
     }
 }

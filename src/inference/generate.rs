@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::forward::EngineError;
 use crate::kv_cache::Sequence;
-use crate::sampler::{ChoiceKey, SamplerConfig};
+use crate::sampler::{ChoiceKey, SamplerConfig, SamplerError};
 
 use super::runner::Runner;
 use super::{InferError, Model};
@@ -116,30 +117,54 @@ impl Session {
         Ok(Self { sequence: runner.begin(capacity)?, cached: Vec::new() })
     }
 
-    /// Runs the tokens that the cache does not hold and answers the logits of the last, and how many were run.
-    /// What the cache holds beyond their common beginning is forgotten.
-    fn run(&mut self, runner: &mut dyn Runner, tokens: &[u32]) -> Result<(Vec<f32>, usize), InferError> {
+    /// Forgets what the cache holds beyond the common beginning with `tokens`, and answers those still to be run. The
+    /// last is run again where the cache holds it, for its logits.
+    fn keep_common<'a>(&mut self, tokens: &'a [u32]) -> &'a [u32] {
         let common = tokens.iter().zip(&self.cached).take_while(|(a, b)| a == b).count();
-        // The last token is run again where the cache holds it, for its logits.
         let common = common.min(tokens.len().saturating_sub(1));
         self.sequence.truncate(common);
         self.cached.truncate(common);
-        let new = &tokens[common..];
-        let logits = self.advance(runner, new)?;
-        Ok((logits, new.len()))
+        &tokens[common..]
     }
 
-    /// Runs more tokens.
+    /// Runs more tokens and answers what `run` makes of them.
+    fn with<T>(
+        &mut self,
+        tokens: &[u32],
+        run: impl FnOnce(&mut Sequence, &[u32]) -> Result<T, EngineError>,
+    ) -> Result<T, InferError> {
+        let answer = run(&mut self.sequence, tokens);
+        // A failed pass may have run some chunks; the sequence knows how many tokens it holds.
+        let run = self.sequence.len().saturating_sub(self.cached.len()).min(tokens.len());
+        self.cached.extend_from_slice(&tokens[..run]);
+        Ok(answer?)
+    }
+
+    /// Runs more tokens and answers the logits of the last.
     pub(super) fn advance(
         &mut self,
         runner: &mut dyn Runner,
         tokens: &[u32],
     ) -> Result<Vec<f32>, InferError> {
-        let logits = runner.run(&mut self.sequence, tokens);
-        // A failed pass may have run some chunks; the sequence knows how many tokens it holds.
-        let run = self.sequence.len().saturating_sub(self.cached.len()).min(tokens.len());
-        self.cached.extend_from_slice(&tokens[..run]);
-        Ok(logits?)
+        self.with(tokens, |sequence, tokens| runner.run(sequence, tokens))
+    }
+
+    /// Runs more tokens and chooses the next one: on the device where the choice is the most likely token.
+    fn choose(
+        &mut self,
+        runner: &mut dyn Runner,
+        tokens: &[u32],
+        options: &GenerateOptions,
+        history: &[u32],
+    ) -> Result<u32, InferError> {
+        let key = ChoiceKey { sequence: options.sequence, position: history.len() as u64 };
+        if options.sampler.is_greedy() {
+            let n_logits = runner.config().vocab_size;
+            let token = self.with(tokens, |sequence, tokens| runner.run_greedy(sequence, tokens))?;
+            return Ok(token.ok_or(SamplerError::NoFiniteLogit { n_logits })?);
+        }
+        let mut logits = self.advance(runner, tokens)?;
+        Ok(options.sampler.choose(&mut logits, history, key)?)
     }
 }
 
@@ -222,12 +247,8 @@ impl Model {
         let none = BTreeSet::new();
         let ends = if options.ignore_eos { &none } else { &self.end_of_generation };
         let runner = &mut *self.runner;
-        let started = Instant::now();
-        let (mut logits, prompt_tokens) = session.run(runner, prompt)?;
-        let prompt_time = started.elapsed();
-        let started = Instant::now();
+        let (mut timings, mut started) = (Timings::default(), Instant::now());
         let mut history = prompt.to_vec();
-        let mut decoded_tokens = 0;
         let stop_reason = loop {
             let generated = history.len() - prompt.len();
             if options.max_tokens.is_some_and(|most| generated >= most) {
@@ -236,15 +257,19 @@ impl Model {
             if options.cancel.is_cancelled() {
                 break StopReason::Cancelled;
             }
-            if generated > 0 {
-                if session.sequence.check_room(1).is_err() {
-                    break StopReason::ContextFull;
-                }
-                logits = session.advance(runner, &history[history.len() - 1..])?;
-                decoded_tokens += 1;
+            if generated > 0 && session.sequence.check_room(1).is_err() {
+                break StopReason::ContextFull;
             }
-            let key = ChoiceKey { sequence: options.sequence, position: history.len() as u64 };
-            let token = options.sampler.choose(&mut logits, &history, key)?;
+            let token = if generated == 0 {
+                let new = session.keep_common(prompt);
+                let token = session.choose(runner, new, options, &history)?;
+                (timings.prompt_tokens, timings.prompt) = (new.len(), started.elapsed());
+                started = Instant::now();
+                token
+            } else {
+                timings.decoded_tokens += 1;
+                session.choose(runner, &history[history.len() - 1..], options, &history)?
+            };
             if ends.contains(&token) {
                 break StopReason::EndOfGeneration(token);
             }
@@ -253,8 +278,7 @@ impl Model {
                 break StopReason::Cancelled;
             }
         };
-        let timings =
-            Timings { prompt_tokens, prompt: prompt_time, decoded_tokens, decode: started.elapsed() };
+        timings.decode = started.elapsed();
         Ok(Tokens { ids: history.split_off(prompt.len()), stop_reason, timings })
     }
 }

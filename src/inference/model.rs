@@ -7,6 +7,7 @@ use crate::forward::EngineOptions;
 use crate::gguf::Gguf;
 use crate::memory::{MemoryPlan, PlanError};
 use crate::model::ModelConfig;
+use crate::ops::profile::Event;
 use crate::quant::Format;
 use crate::tokenizer::Tokenizer;
 
@@ -31,6 +32,8 @@ pub struct LoadOptions {
     pub logits_rows: usize,
     /// Most bytes that the model may take on its device.
     pub limit_bytes: Option<u64>,
+    /// Whether operations are timed one by one, for [`Model::take_events`]; they then run slower.
+    pub profile: bool,
 }
 
 impl LoadOptions {
@@ -48,6 +51,7 @@ impl Default for LoadOptions {
             chunk: EngineOptions::DEFAULT_CHUNK,
             logits_rows: 1,
             limit_bytes: None,
+            profile: false,
         }
     }
 }
@@ -94,8 +98,7 @@ impl Model {
     ) -> Result<Self, InferError> {
         let config = ModelConfig::from_gguf(gguf).map_err(|error| InferError::of_model(path, error))?;
         let engine_options = engine_options(&config, options);
-        let runner =
-            runner::load(options.device, options.n_threads, path, gguf, config, engine_options, progress)?;
+        let runner = runner::load(options, path, gguf, config, engine_options, progress)?;
         Ok(Self {
             config: runner.config().clone(),
             total_vram_bytes: runner.plan().total_bytes,
@@ -134,6 +137,20 @@ impl Model {
             Err(PlanError::DoesNotFit { largest_context, .. }) => Ok(largest_context),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The operations that ran since the last call, where [`LoadOptions::profile`] was set.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        self.runner.take_events()
+    }
+
+    /// Bytes a second that the device's memory delivers to an operation that only reads: the best of a few readings of
+    /// all weights.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn read_bandwidth(&mut self) -> Result<f64, InferError> {
+        Ok(self.runner.read_bandwidth()?)
     }
 
     /// Every byte that was allocated.

@@ -10,10 +10,11 @@ use crate::kv_cache::{CacheError, Sequence};
 use crate::memory::MemoryPlan;
 use crate::model::ModelConfig;
 use crate::ops::Ops;
+use crate::ops::profile::{Event, Profiled};
 use crate::ops::reference::ReferenceOps;
 
-use super::InferError;
 use super::tensors::DeviceTensors;
+use super::{InferError, LoadOptions};
 
 /// Where a model runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -103,8 +104,11 @@ pub(super) trait Runner: Send {
     fn begin(&mut self, capacity: usize) -> Result<Sequence, CacheError>;
     fn end(&mut self, sequence: Sequence);
     fn run(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError>;
+    fn run_greedy(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Option<u32>, EngineError>;
     fn run_all(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError>;
     fn tensors(&self) -> DeviceTensors;
+    fn take_events(&self) -> Vec<Event>;
+    fn read_bandwidth(&mut self) -> Result<f64, EngineError>;
 }
 
 impl<O: Ops> Runner for Engine<O> {
@@ -126,11 +130,20 @@ impl<O: Ops> Runner for Engine<O> {
     fn run(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
         self.run(sequence, tokens)
     }
+    fn run_greedy(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Option<u32>, EngineError> {
+        self.run_greedy(sequence, tokens)
+    }
     fn run_all(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
         self.run_all(sequence, tokens)
     }
     fn tensors(&self) -> DeviceTensors {
         DeviceTensors::new(self.config(), self.weights())
+    }
+    fn take_events(&self) -> Vec<Event> {
+        self.ops().take_events()
+    }
+    fn read_bandwidth(&mut self) -> Result<f64, EngineError> {
+        self.read_bandwidth()
     }
 }
 
@@ -148,22 +161,39 @@ pub(super) fn n_threads(asked: Option<usize>) -> Result<usize, InferError> {
     Ok(n_threads)
 }
 
-/// Loads a model onto a device.
-pub(super) fn load(
-    device: DeviceChoice,
-    threads: Option<usize>,
+/// Loads a model with these operations, timed one by one where asked.
+fn load_with<O: Ops + 'static>(
+    ops: O,
+    profile: bool,
     path: &Path,
     gguf: &Gguf,
     config: ModelConfig,
     options: EngineOptions,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Box<dyn Runner>, InferError> {
-    match device.resolve()? {
+    let of_engine = |error| InferError::of_engine(path, error);
+    if profile {
+        let engine = Engine::load(Profiled::new(ops), config, gguf, options, progress);
+        return Ok(Box::new(engine.map_err(of_engine)?));
+    }
+    let engine = Engine::load(ops, config, gguf, options, progress);
+    Ok(Box::new(engine.map_err(of_engine)?))
+}
+
+/// Loads a model onto a device.
+pub(super) fn load(
+    load: &LoadOptions,
+    path: &Path,
+    gguf: &Gguf,
+    config: ModelConfig,
+    options: EngineOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Box<dyn Runner>, InferError> {
+    match load.device.resolve()? {
         Usable::Cpu => {
-            let ops =
-                ReferenceOps::new(n_threads(threads)?).map_err(|error| InferError::Engine(error.into()))?;
-            let engine = Engine::load(ops, config, gguf, options, progress);
-            Ok(Box::new(engine.map_err(|error| InferError::of_engine(path, error))?))
+            let ops = ReferenceOps::new(n_threads(load.n_threads)?)
+                .map_err(|error| InferError::Engine(error.into()))?;
+            load_with(ops, load.profile, path, gguf, config, options, progress)
         }
     }
 }

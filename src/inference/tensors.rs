@@ -2,7 +2,7 @@
 
 use crate::device::{Buffer, Device};
 use crate::model::ModelConfig;
-use crate::ops::{Matrix, Norm, Projection};
+use crate::ops::{Layout, Matrix, Norm, Projection};
 use crate::quant::Format;
 use crate::weights::Weights;
 
@@ -19,6 +19,9 @@ pub struct DeviceTensor {
     pub n_cols: usize,
     /// Length in bytes.
     pub bytes: u64,
+    /// Whether the bytes lie as in the file, or in tiles of 16 rows, of which a range of rows is whole where its ends
+    /// are multiples of 16.
+    pub layout: Layout,
 }
 
 /// One transformer layer's tensors. Parts of a fused tensor are ranges of its rows.
@@ -86,7 +89,14 @@ fn norm<D: Device>(norm: &Norm<D>) -> DeviceTensor {
 
 fn vector<D: Device>(buffer: &Buffer<D, f32>) -> DeviceTensor {
     let (address, bytes) = (buffer.address(), buffer.region().bytes());
-    DeviceTensor { address, format: Format::F32, n_rows: 1, n_cols: buffer.len(), bytes }
+    DeviceTensor {
+        address,
+        format: Format::F32,
+        n_rows: 1,
+        n_cols: buffer.len(),
+        bytes,
+        layout: Layout::Blocks,
+    }
 }
 
 /// Rows of a projection, which lie in one of its parts.
@@ -112,5 +122,6 @@ fn part<D: Device>(matrix: &Matrix<D>, first: usize, n_rows: usize) -> DeviceTen
         n_rows,
         n_cols: matrix.shape.n_cols,
         bytes: n_rows as u64 * row_bytes,
+        layout: matrix.layout,
     }
 }

@@ -2,6 +2,7 @@
 //! GPU's kernels, and all that the forward pass knows of a device.
 
 pub mod kernel;
+pub mod profile;
 pub mod reference;
 
 mod operands;
@@ -107,6 +108,34 @@ pub trait Ops: Send + Sync {
         operations: impl FnMut(&mut Self::Workspace) -> Result<(), E>,
     ) -> Result<(), E>;
 
+    /// Waits until all operations so far have run.
+    fn synchronize(&self) -> Result<(), OpsError> {
+        Ok(())
+    }
+
+    /// The operations that follow belong to this layer; for those who watch.
+    fn enter_layer(&self, _layer: usize) {}
+
+    /// The operations since the last call, where they are timed.
+    fn take_events(&self) -> Vec<profile::Event> {
+        Vec::new()
+    }
+
+    /// Reads every byte of a region once, as fast as the device can: the measure of all that is bound by memory.
+    fn read_all(
+        &self,
+        region: &Region<Self::Device>,
+        workspace: &mut Self::Workspace,
+    ) -> Result<(), OpsError>;
+
+    /// The first of the largest numbers of each of the first `n_rows` rows; `None` for a row without a finite number.
+    fn largest(
+        &self,
+        logits: &Rows<Self::Device>,
+        n_rows: usize,
+        workspace: &mut Self::Workspace,
+    ) -> Result<Vec<Option<u32>>, OpsError>;
+
     /// `x[i] = table[tokens[i]]`; table `[vocabulary, hidden]`, x `[rows, hidden]`.
     fn embed(
         &self,
@@ -173,6 +202,17 @@ pub trait Ops: Send + Sync {
         workspace: &mut Self::Workspace,
         h: &mut Rows<Self::Device>,
     ) -> Result<(), OpsError>;
+}
+
+/// The first of the largest finite numbers; `None` where there is none.
+pub fn first_of_largest(row: &[f32]) -> Option<u32> {
+    let mut best: Option<(u32, f32)> = None;
+    for (index, &value) in row.iter().enumerate() {
+        if value.is_finite() && best.is_none_or(|(_, largest)| value > largest) {
+            best = Some((index as u32, value));
+        }
+    }
+    best.map(|(index, _)| index)
 }
 
 /// Refuses an operand of another size than the operation needs.

@@ -7,6 +7,8 @@ mod philox;
 
 use thiserror::Error;
 
+use crate::ops::first_of_largest;
+
 /// How tokens are chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SamplerConfig {
@@ -94,10 +96,18 @@ impl SamplerConfig {
         }
     }
 
+    /// Whether the choice is the most likely token, whatever came before and whatever the random number.
+    pub fn is_greedy(&self) -> bool {
+        let penalized =
+            self.repeat_penalty != 1.0 || self.frequency_penalty != 0.0 || self.presence_penalty != 0.0;
+        (self.temperature == 0.0 || self.top_k == 1) && !(penalized && self.penalty_window > 0)
+    }
+
     /// Chooses a token from `logits`, which are changed, after the tokens of `history`.
     pub fn choose(&self, logits: &mut [f32], history: &[u32], key: ChoiceKey) -> Result<u32, SamplerError> {
         self.penalize(logits, history);
-        let most_likely = argmax(logits).ok_or(SamplerError::NoFiniteLogit { n_logits: logits.len() })?;
+        let most_likely =
+            first_of_largest(logits).ok_or(SamplerError::NoFiniteLogit { n_logits: logits.len() })?;
         if self.temperature == 0.0 || self.top_k == 1 {
             return Ok(most_likely);
         }
@@ -167,17 +177,6 @@ impl SamplerConfig {
 struct Candidate {
     token: u32,
     logit: f32,
-}
-
-/// The first of the largest finite logits.
-pub fn argmax(logits: &[f32]) -> Option<u32> {
-    let mut best: Option<(usize, f32)> = None;
-    for (token, &logit) in logits.iter().enumerate() {
-        if logit.is_finite() && best.is_none_or(|(_, most)| logit > most) {
-            best = Some((token, logit));
-        }
-    }
-    best.map(|(token, _)| token as u32)
 }
 
 #[cfg(test)]

@@ -42,10 +42,10 @@ const fn row(
 }
 
 use Arithmetic::{FixedPoint, Single};
-use Operation::{Append, Attend, Embed, NormGateUp, NormProject, Project, Rotate};
+use Operation::{Append, Attend, Embed, Largest, NormGateUp, NormProject, Project, Rotate};
 
 /// The budgets; the first row that fits an operation holds.
-pub static BUDGETS: [Budget; 12] = [
+pub static BUDGETS: [Budget; 13] = [
     row(
         Embed,
         None,
@@ -53,6 +53,7 @@ pub static BUDGETS: [Budget; 12] = [
         [0.0, 0.0],
         "a weight has one value: every product and sum of it is rounded in one order",
     ),
+    row(Largest, None, None, [0.0, 0.0], "a choice, not a number"),
     row(NormProject, None, Some(Single), [2e-6, 2e-5], "two orders of a sum of singles, each about 1e-7"),
     row(Project, None, Some(Single), [2e-6, 2e-5], "two orders of a sum of singles, each about 1e-7"),
     row(
@@ -178,12 +179,12 @@ mod tests {
             assert_eq!(between(&[found], &[expected]), Deviation::INFINITE);
         }
         assert_eq!(between(&[1.0], &[1.0, 2.0]), Deviation::INFINITE);
-        assert!(!between(&[1.0], &[0.0]).is_within(&BUDGETS[7]));
+        assert!(!between(&[1.0], &[0.0]).is_within(Budget::of(Attend, Format::F32, Single)));
     }
 
     #[test]
     fn every_operation_has_a_row_for_each_arithmetic() {
-        for operation in [Embed, NormProject, Project, NormGateUp, Rotate, Append, Attend] {
+        for operation in [Embed, NormProject, Project, NormGateUp, Rotate, Append, Attend, Largest] {
             for arithmetic in [Single, FixedPoint] {
                 for format in [Format::F32, Format::Q4_K] {
                     assert_eq!(Budget::of(operation, format, arithmetic).operation, operation);

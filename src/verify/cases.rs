@@ -71,6 +71,13 @@ pub(super) fn cases(options: &VerifyOptions) -> Vec<Case> {
             products(&configs, row.format, options.rows, &mut cases);
         }
     }
+    for config in &configs {
+        for n_tokens in N_TOKENS {
+            let shape = MatrixShape { format: Format::F32, n_rows: 1, n_cols: config.vocab_size };
+            let (operation, is_fused) = (Operation::Largest, false);
+            push(&mut cases, Case::Product(Product { operation, shape, is_fused, n_tokens }));
+        }
+    }
     for format in [Format::F16, Format::F32] {
         heads(&configs, format, options.rows.is_none(), &mut cases);
     }

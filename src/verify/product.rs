@@ -28,6 +28,7 @@ impl Product {
             Operation::Embed => self.embed(stage),
             Operation::Project => self.project(stage),
             Operation::NormGateUp => self.norm_gate_up(stage),
+            Operation::Largest => self.largest(stage),
             _ => self.norm_project(stage),
         }
     }
@@ -35,6 +36,9 @@ impl Product {
     /// A model with these widths.
     fn config(&self) -> ModelConfig {
         let MatrixShape { n_rows, n_cols, .. } = self.shape;
+        if self.operation == Operation::Largest {
+            return ModelConfig { vocab_size: n_cols, ..CATALOG[0].config() };
+        }
         ModelConfig { hidden_dim: n_cols, ffn_dim: n_rows.max(n_cols), ..CATALOG[0].config() }
     }
 
@@ -105,6 +109,27 @@ impl Product {
                 stage.ops.norm_gate_up(&x, self.n_tokens, &norm, &gate_up, workspace, &mut h)
             })?;
             Ok(h.download(0, self.n_tokens)?)
+        })
+    }
+
+    /// Of rows of logits with ties and with numbers that may not win; the last row has none that may.
+    fn largest<O: Ops>(&self, stage: &mut Stage<'_, O>) -> Result<Outcome, OpsError> {
+        let width = self.shape.n_cols;
+        let (n_values, mut index) = (width * self.n_tokens, 0);
+        let logits = stage.rows(self.n_tokens, width, |draw, _| {
+            index += 1;
+            let is_hopeless = self.n_tokens > 1 && index > n_values - width;
+            match draw.below(width) {
+                _ if is_hopeless => f32::NAN,
+                0..3 => [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][draw.below(3)],
+                // Few different numbers, so that the largest occurs often.
+                _ => draw.normal().round(),
+            }
+        })?;
+        let mut frame = self.frame(stage)?;
+        self.outcome(1, || {
+            let best = stage.ops.largest(&logits, self.n_tokens, &mut frame.workspace)?;
+            Ok(best.into_iter().map(|token| token.map_or(-1.0, |token| token as f32)).collect())
         })
     }
 

@@ -27,6 +27,8 @@ pub enum Fault {
     Rotate,
     /// A key lands in the wrong place.
     Append,
+    /// The token after the most likely one is chosen.
+    Largest,
 }
 
 /// Operations of which one is at fault.
@@ -101,6 +103,25 @@ impl<O: Ops> Ops for Broken<O> {
         operations: impl FnMut(&mut O::Workspace) -> Result<(), E>,
     ) -> Result<(), E> {
         self.ops.run(pass, rotary, workspace, operations)
+    }
+    fn read_all(
+        &self,
+        region: &Region<O::Device>,
+        workspace: &mut O::Workspace,
+    ) -> Result<(), OpsError> {
+        self.ops.read_all(region, workspace)
+    }
+    fn largest(
+        &self,
+        logits: &Rows<O::Device>,
+        n_rows: usize,
+        workspace: &mut O::Workspace,
+    ) -> Result<Vec<Option<u32>>, OpsError> {
+        let mut best = self.ops.largest(logits, n_rows, workspace)?;
+        if self.fault == Fault::Largest {
+            best[0] = best[0].map(|token| token + 1);
+        }
+        Ok(best)
     }
     fn embed(
         &self,

@@ -3,6 +3,7 @@
 //! `pp` runs a prompt, `tg` runs tokens one by one from an empty context, `pp+tg` one after the other. Tokens are
 //! arbitrary; tokenizing and sampling are not timed. Each test runs once to warm up.
 
+mod profile;
 mod report;
 
 use std::time::Duration;
@@ -42,11 +43,16 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
     let config = file.config()?;
     let weight_bytes = file.weight_bytes_per_token(&config)?;
     let needed = tests.iter().map(Test::n_tokens).max().unwrap_or(0);
+    let needed = needed.max(args.n_prompt.first().unwrap_or(&0) + args.n_gen.first().unwrap_or(&0));
     let options = args.load.options(args.load.context(config.context_length).or(Some(needed)));
     let all = || std::thread::available_parallelism().map_or(1, usize::from);
     let n_threads = options.n_threads.unwrap_or_else(all);
-    let options = LoadOptions { n_threads: Some(n_threads), ..options };
+    let profile = args.profile || args.trace.is_some();
+    let options = LoadOptions { n_threads: Some(n_threads), profile, ..options };
     let mut model = file.load(&options)?;
+    if profile {
+        return profiled(args, &mut model);
+    }
     let kv_bytes = MemoryPlan::kv_bytes_per_token(&config, options.kv_format);
     let mut outcomes = Vec::new();
     for test in tests {
@@ -62,6 +68,17 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
         BenchOutput::Csv => print(csv(&setting, &outcomes)),
         BenchOutput::Json => print_pretty_json(&json(&setting, &outcomes)),
     }
+}
+
+/// One round of the first prompt and the first number of tokens, operation by operation.
+fn profiled(args: &BenchArgs, model: &mut Model) -> Result<(), CliError> {
+    let first = |counts: &[usize]| counts.first().copied().unwrap_or(0);
+    let bandwidth = model.read_bandwidth()?;
+    let events = profile::events(model, first(&args.n_prompt), first(&args.n_gen))?;
+    if let Some(path) = &args.trace {
+        profile::write_trace(&events, path)?;
+    }
+    print(profile::table(&events, bandwidth))
 }
 
 fn tests(args: &BenchArgs) -> Vec<Test> {

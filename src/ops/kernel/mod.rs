@@ -22,7 +22,7 @@ use super::{
 
 use matmul::Epilogue;
 use names::{STRIP_ROWS, kernels, layout};
-use params::{EmbedParams, RepackParams};
+use params::{ArgmaxParams, EmbedParams, ReadParams, RepackParams};
 use workspace::DECODE_ROWS;
 pub use workspace::Workspace;
 
@@ -131,8 +131,8 @@ impl<D: Launch> Ops for KernelOps<D> {
                         n_rows: n_strips * STRIP_ROWS as u32,
                         n_columns: shape.n_cols as u32,
                     };
-                    let blocks = [n_strips, (shape.n_cols / tiles.columns) as u32, 1];
-                    device.launch(tiles.repack, Grid { blocks, threads: 128, shared_bytes: 0 }, &params)?;
+                    let blocks = [n_strips * (shape.n_cols / tiles.columns) as u32, 1, 1];
+                    device.launch(tiles.repack, Grid { blocks, threads: 256, shared_bytes: 0 }, &params)?;
                     Ok(())
                 })?;
             }
@@ -162,6 +162,42 @@ impl<D: Launch> Ops for KernelOps<D> {
             return Ok(());
         }
         launches()
+    }
+
+    fn synchronize(&self) -> Result<(), OpsError> {
+        Ok(self.device.synchronize()?)
+    }
+
+    fn read_all(&self, region: &Region<D>, workspace: &mut Workspace<D>) -> Result<(), OpsError> {
+        let n_vectors = region.bytes() / 16;
+        let into = workspace.best().address();
+        let params = ReadParams { from: region.address(), into, n_vectors };
+        let blocks = n_vectors.div_ceil(4 * 256).clamp(1, 8192) as u32;
+        let grid = Grid { blocks: [blocks, 1, 1], threads: 256, shared_bytes: 0 };
+        Ok(self.device.launch("read", grid, &params)?)
+    }
+
+    fn largest(
+        &self,
+        logits: &Rows<D>,
+        n_rows: usize,
+        workspace: &mut Workspace<D>,
+    ) -> Result<Vec<Option<u32>>, OpsError> {
+        expect_room("largest", logits, n_rows)?;
+        let best = workspace.best();
+        let params = ArgmaxParams {
+            logits: logits.values.address(),
+            best: best.address(),
+            n_rows: n_rows as u32,
+            n_columns: logits.width as u32,
+            stride: logits.stride() as u32,
+            unused: 0,
+        };
+        let grid = Grid { blocks: [n_rows as u32, 1, 1], threads: 1024, shared_bytes: 0 };
+        self.device.launch("argmax", grid, &params)?;
+        let mut chosen = vec![0; n_rows];
+        best.download(0, &mut chosen)?;
+        Ok(chosen.into_iter().map(|token| (token != u32::MAX).then_some(token)).collect())
     }
 
     fn embed(

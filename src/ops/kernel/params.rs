@@ -63,6 +63,8 @@ params! {
         tables: PassTables, qkv: Address, cache: CacheView, out: Address, partials: Address, tiles: Address,
         heads: HeadCounts, n_rows: u32, n_tiles: u32, n_splits: u32, stride: u32, out_stride: u32, scale: f32,
     }
+    /// `read`.
+    ReadParams { from: Address, into: Address, n_vectors: u64 }
     /// `argmax`.
     ArgmaxParams { logits: Address, best: Address, n_rows: u32, n_columns: u32, stride: u32, unused: u32 }
 }

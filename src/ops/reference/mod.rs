@@ -21,7 +21,7 @@ use crate::quant::{Format, with_block};
 
 use super::{
     CacheLayer, HeadNorms, HeadShape, Layout, Matrix, MatrixShape, Norm, Ops, OpsError, PAGE_TOKENS, Pass,
-    PassLimits, Projection, RotaryTable, Rows, Span, expect, expect_room, padded_width,
+    PassLimits, Projection, RotaryTable, Rows, Span, expect, expect_room, first_of_largest, padded_width,
 };
 
 use attention::{Attend, CacheElement};
@@ -243,6 +243,28 @@ impl Ops for ReferenceOps {
         mut operations: impl FnMut(&mut Self::Workspace) -> Result<(), E>,
     ) -> Result<(), E> {
         operations(workspace)
+    }
+
+    fn read_all(&self, region: &Region<HostDevice>, _: &mut Self::Workspace) -> Result<(), OpsError> {
+        let bytes = region.as_slice();
+        let piece = bytes.len().div_ceil(self.workers.n_threads()).next_multiple_of(64).max(64);
+        self.workers.for_each(bytes.chunks(piece), |bytes| {
+            let words = bytes.as_chunks::<8>().0;
+            let mixed = words.iter().fold(0, |mixed, word| mixed ^ u64::from_le_bytes(*word));
+            std::hint::black_box(mixed);
+        });
+        Ok(())
+    }
+
+    fn largest(
+        &self,
+        logits: &Rows<HostDevice>,
+        n_rows: usize,
+        _: &mut Self::Workspace,
+    ) -> Result<Vec<Option<u32>>, OpsError> {
+        expect_room("largest", logits, n_rows)?;
+        let rows = logits.values.as_slice().chunks_exact(logits.stride()).take(n_rows);
+        Ok(rows.map(|row| first_of_largest(&row[..logits.width])).collect())
     }
 
     fn embed(

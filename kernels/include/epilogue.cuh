@@ -1,0 +1,16 @@
+// What a matmul does with its finished sums.
+#pragma once
+#include "numeric.cuh"
+#include "params.cuh"
+
+// One element of the output: `first` of the first matrix and, with EPILOGUE_SWIGLU, `second` of the second.
+DEVICE void finish(const MatmulParams &p, uint32_t row, uint32_t token, float first, float second) {
+    float *out = p.out + (uint64_t)token * p.stride + row;
+    if (p.bias != nullptr) first += p.bias[row];
+    switch (p.epilogue) {
+    case EPILOGUE_SWIGLU: *out = silu(first) * second; break;
+    case EPILOGUE_GATE: *out = silu(*out) * first; break;
+    case EPILOGUE_ADD: *out += first; break;
+    default: *out = first;
+    }
+}
