@@ -103,7 +103,9 @@ fn the_command_reports_every_check() {
     let report = json(&[&arguments[..], &["--json"]].concat());
     assert_eq!((&report["seed"], &report["rows"], &report["failures"]), (&3.into(), &64.into(), &0.into()));
     let checks = report["checks"].as_array().unwrap();
-    for operation in ["embed", "norm_project", "project", "norm_gate_up", "rotate", "append", "attend", "largest"] {
+    for operation in
+        ["embed", "norm_project", "project", "norm_gate_up", "rotate", "append", "attend", "largest"]
+    {
         let mut of = checks.iter().filter(|check| check["operation"] == operation);
         assert!(of.all(|check| check["passed"] == true && check["reason"].is_string()), "{operation}");
         assert!(checks.iter().any(|check| check["operation"] == operation));

@@ -104,11 +104,7 @@ impl<O: Ops> Ops for Broken<O> {
     ) -> Result<(), E> {
         self.ops.run(pass, rotary, workspace, operations)
     }
-    fn read_all(
-        &self,
-        region: &Region<O::Device>,
-        workspace: &mut O::Workspace,
-    ) -> Result<(), OpsError> {
+    fn read_all(&self, region: &Region<O::Device>, workspace: &mut O::Workspace) -> Result<(), OpsError> {
         self.ops.read_all(region, workspace)
     }
     fn largest(

@@ -4,4 +4,5 @@
 pub mod broken;
 pub mod command;
 pub mod counting;
+pub mod device;
 pub mod golden;
