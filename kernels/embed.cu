@@ -10,15 +10,15 @@
 constexpr int THREADS = 256;
 
 // A block in a tile: bytes by their place in the file.
-template <typename Tile, typename Format> struct TileBlock {
+template <typename Layout, typename Format> struct TileBlock {
     const uint8_t *tile;
     uint32_t row, block; // of the tile's 16 rows; of the row's blocks in the tile
-    DEVICE const uint8_t *place(uint32_t at) const { return tile + Tile::place(row, block * Format::BLOCK_BYTES + at); }
+    DEVICE const uint8_t *place(uint32_t at) const { return tile + Layout::place(row, block * Format::BLOCK_BYTES + at); }
     DEVICE uint32_t byte(uint32_t at) const { return *place(at); }
     DEVICE uint32_t pair(uint32_t at) const { return *(const uint16_t *)place(at); }
     DEVICE uint32_t word(uint32_t at) const {
-        if constexpr (Tile::FIFTH_BITS)
-            if (at == Tile::QH) return Tile::take_fifth_bits(tile, row, block);
+        if constexpr (Layout::FIFTH_BITS)
+            if (at == Layout::QH) return Layout::take_fifth_bits(tile, row, block);
         return *(const uint32_t *)place(at);
     }
 };
@@ -39,15 +39,15 @@ template <typename Format> DEVICE void embed(const EmbedParams &p) {
     }
 }
 
-template <typename Tile, typename Format> DEVICE void embed_tiles(const EmbedParams &p) {
+template <typename Layout, typename Format> DEVICE void embed_tiles(const EmbedParams &p) {
     const uint32_t token = p.tables.tokens[blockIdx.x];
-    const uint8_t *strip = p.table + token / TILE_ROWS * (uint64_t)(p.n_columns / Tile::COLUMNS) * Tile::BYTES;
+    const uint8_t *strip = p.table + token / STRIP_ROWS * (uint64_t)(p.n_columns / Layout::COLUMNS) * Layout::BYTES;
     float *x = p.x + (uint64_t)blockIdx.x * p.stride;
     for (uint32_t column = 4 * threadIdx.x; column < p.n_columns; column += 4 * THREADS) {
-        const uint8_t *tile = strip + (uint64_t)(column / Tile::COLUMNS) * Tile::BYTES;
-        const uint32_t block = column % Tile::COLUMNS / Format::BLOCK_ELEMENTS;
+        const uint8_t *tile = strip + (uint64_t)(column / Layout::COLUMNS) * Layout::BYTES;
+        const uint32_t block = column % Layout::COLUMNS / Format::BLOCK_ELEMENTS;
         float w[4];
-        Format::four(TileBlock<Tile, Format>{tile, token % TILE_ROWS, block}, column % Format::BLOCK_ELEMENTS, w);
+        Format::four(TileBlock<Layout, Format>{tile, token % STRIP_ROWS, block}, column % Format::BLOCK_ELEMENTS, w);
         store_four(x, column, p.n_columns, w);
     }
 }
@@ -69,9 +69,9 @@ KERNEL(embed_q8_k, EmbedParams, THREADS, 2) { embed<format::Q8_K>(p); }
 KERNEL(embed_iq4_nl, EmbedParams, THREADS, 2) { embed<format::IQ4_NL>(p); }
 KERNEL(embed_iq4_xs, EmbedParams, THREADS, 2) { embed<format::IQ4_XS>(p); }
 
-KERNEL(embed_tiles_q4_0, EmbedParams, THREADS, 2) { embed_tiles<tile::Q4_0, format::Q4_0>(p); }
-KERNEL(embed_tiles_q5_0, EmbedParams, THREADS, 2) { embed_tiles<tile::Q5_0, format::Q5_0>(p); }
-KERNEL(embed_tiles_q8_0, EmbedParams, THREADS, 2) { embed_tiles<tile::Q8_0, format::Q8_0>(p); }
-KERNEL(embed_tiles_q4_k, EmbedParams, THREADS, 2) { embed_tiles<tile::Q4_K, format::Q4_K>(p); }
-KERNEL(embed_tiles_q5_k, EmbedParams, THREADS, 2) { embed_tiles<tile::Q5_K, format::Q5_K>(p); }
-KERNEL(embed_tiles_q6_k, EmbedParams, THREADS, 2) { embed_tiles<tile::Q6_K, format::Q6_K>(p); }
+KERNEL(embed_tiles_q4_0, EmbedParams, THREADS, 2) { embed_tiles<LayoutQ4, format::Q4_0>(p); }
+KERNEL(embed_tiles_q5_0, EmbedParams, THREADS, 2) { embed_tiles<LayoutQ5, format::Q5_0>(p); }
+KERNEL(embed_tiles_q8_0, EmbedParams, THREADS, 2) { embed_tiles<LayoutQ8, format::Q8_0>(p); }
+KERNEL(embed_tiles_q4_k, EmbedParams, THREADS, 2) { embed_tiles<LayoutQ4K, format::Q4_K>(p); }
+KERNEL(embed_tiles_q5_k, EmbedParams, THREADS, 2) { embed_tiles<LayoutQ5K, format::Q5_K>(p); }
+KERNEL(embed_tiles_q6_k, EmbedParams, THREADS, 2) { embed_tiles<LayoutQ6K, format::Q6_K>(p); }

@@ -14,7 +14,6 @@
 #include "params.cuh"
 #include "tiles.cuh"
 
-constexpr int STRIP_ROWS = 16;
 constexpr int CLASSES = 8;
 
 // One strip after another along the rows of a matrix.

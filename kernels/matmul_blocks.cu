@@ -16,13 +16,11 @@
 constexpr int THREADS = 256;
 constexpr uint32_t CLASSES = 8;
 
-// The lane's part of four activations of a token: word `quarter` of unit `unit`, both planes.
+// Four columns of a row of activations, without their scale.
 DEVICE void four_codes(const uint32_t *words, uint32_t row, uint32_t column, uint32_t n_units, float (&x)[4]) {
     const uint32_t high = words[code_word(row, 0, column, n_units)], low = words[code_word(row, 1, column, n_units)];
-    x[0] = (float)(256 * signed_byte(high, 0) + signed_byte(low, 0));
-    x[1] = (float)(256 * signed_byte(high, 1) + signed_byte(low, 1));
-    x[2] = (float)(256 * signed_byte(high, 2) + signed_byte(low, 2));
-    x[3] = (float)(256 * signed_byte(high, 3) + signed_byte(low, 3));
+#pragma unroll
+    for (int i = 0; i < 4; i++) x[i] = (float)(256 * signed_byte(high, i) + signed_byte(low, i));
 }
 
 // sums[i] = weights[row] · planes[first + i] as every lane of the warp gets it.

@@ -7,10 +7,8 @@
 DEVICE void finish(const MatmulParams &p, uint32_t row, uint32_t token, float first, float second) {
     float *out = p.out + (uint64_t)token * p.stride + row;
     if (p.bias != nullptr) first += p.bias[row];
-    switch (p.epilogue) {
-    case EPILOGUE_SWIGLU: *out = silu(first) * second; break;
-    case EPILOGUE_GATE: *out = silu(*out) * first; break;
-    case EPILOGUE_ADD: *out += first; break;
-    default: *out = first;
-    }
+    if (p.epilogue == EPILOGUE_SWIGLU) *out = silu(first) * second;
+    else if (p.epilogue == EPILOGUE_ADD) *out += first;
+    else if (p.epilogue == EPILOGUE_GATE) *out = silu(*out) * first;
+    else *out = first;
 }

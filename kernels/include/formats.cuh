@@ -27,10 +27,8 @@ template <typename Block> DEVICE float half_at(const Block &block, uint32_t at) 
 
 // Four codes below 128, one a byte, less `center`.
 DEVICE void centered(uint32_t codes, int center, float scale, float (&w)[4]) {
-    w[0] = (float)(unsigned_byte(codes, 0) - center) * scale;
-    w[1] = (float)(unsigned_byte(codes, 1) - center) * scale;
-    w[2] = (float)(unsigned_byte(codes, 2) - center) * scale;
-    w[3] = (float)(unsigned_byte(codes, 3) - center) * scale;
+#pragma unroll
+    for (int i = 0; i < 4; i++) w[i] = (float)(unsigned_byte(codes, i) - center) * scale;
 }
 
 // scale · code + offset, each rounded. `scale · code - minimum` is the same with the minimum's sign turned.
@@ -40,10 +38,8 @@ DEVICE void affine(uint32_t codes, float scale, float offset, float (&w)[4]) {
 }
 
 DEVICE void signed_codes(uint32_t codes, float scale, float (&w)[4]) {
-    w[0] = (float)signed_byte(codes, 0) * scale;
-    w[1] = (float)signed_byte(codes, 1) * scale;
-    w[2] = (float)signed_byte(codes, 2) * scale;
-    w[3] = (float)signed_byte(codes, 3) * scale;
+#pragma unroll
+    for (int i = 0; i < 4; i++) w[i] = (float)signed_byte(codes, i) * scale;
 }
 
 // What a four-bit code of IQ4_NL and IQ4_XS stands for: -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113.
@@ -53,10 +49,8 @@ DEVICE float iq4_value(uint32_t code) {
 }
 
 DEVICE void iq4_codes(uint32_t codes, float scale, float (&w)[4]) {
-    w[0] = iq4_value(unsigned_byte(codes, 0)) * scale;
-    w[1] = iq4_value(unsigned_byte(codes, 1)) * scale;
-    w[2] = iq4_value(unsigned_byte(codes, 2)) * scale;
-    w[3] = iq4_value(unsigned_byte(codes, 3)) * scale;
+#pragma unroll
+    for (int i = 0; i < 4; i++) w[i] = iq4_value(unsigned_byte(codes, i)) * scale;
 }
 
 // Four codes of four bits of a group of 32 whose byte j holds codes j and j + 16.
@@ -91,21 +85,21 @@ template <typename Block> DEVICE uint32_t two_bits(const Block &block, uint32_t 
 }
 
 // ---- the formats: four(block, column, w) gives the weights of columns `column` .. `column + 3` of a block, with `column`
-// a multiple of four. Formats of single weights give one at a time.
+// a multiple of four. Formats of single weights give one(bits).
 
 struct F32 {
     static constexpr uint32_t BLOCK_ELEMENTS = 1, BLOCK_BYTES = 4;
-    DEVICE static float one(const uint8_t *bytes) { return *(const float *)bytes; }
+    DEVICE static float one(uint32_t bits) { return float_of(bits); }
 };
 
 struct F16 {
     static constexpr uint32_t BLOCK_ELEMENTS = 1, BLOCK_BYTES = 2;
-    DEVICE static float one(const uint8_t *bytes) { return half_to_float(*(const uint16_t *)bytes); }
+    DEVICE static float one(uint32_t bits) { return half_to_float((uint16_t)bits); }
 };
 
 struct BF16 {
     static constexpr uint32_t BLOCK_ELEMENTS = 1, BLOCK_BYTES = 2;
-    DEVICE static float one(const uint8_t *bytes) { return float_of((uint32_t)*(const uint16_t *)bytes << 16); }
+    DEVICE static float one(uint32_t bits) { return float_of(bits << 16); }
 };
 
 // d · (q - 8)
@@ -244,8 +238,8 @@ template <typename Format>
 DEVICE void four_of_row(const uint8_t *row, uint32_t column, uint32_t n_columns, float (&w)[4]) {
     if constexpr (Format::BLOCK_ELEMENTS == 1) {
         for (uint32_t i = 0; i < 4; i++) {
-            const uint64_t at = (uint64_t)(column + i) * Format::BLOCK_BYTES;
-            w[i] = column + i < n_columns ? Format::one(row + at) : 0.0f;
+            const FileBlock<Format> block{row + (uint64_t)(column + i) * Format::BLOCK_BYTES};
+            w[i] = column + i < n_columns ? Format::one(Format::BLOCK_BYTES == 4 ? block.word(0) : block.pair(0)) : 0.0f;
         }
     } else if (column < n_columns) {
         const uint64_t at = (uint64_t)(column / Format::BLOCK_ELEMENTS) * Format::BLOCK_BYTES;
@@ -261,10 +255,15 @@ DEVICE void eight_of_row(const uint8_t *row, uint32_t column, uint32_t n_columns
     if constexpr (Format::BLOCK_ELEMENTS == 1) {
         constexpr uint32_t BYTES = Format::BLOCK_BYTES;
         if (column + 8 <= n_columns && n_columns * BYTES % 16 == 0) {
-            Words4 words[BYTES / 2];
-            for (uint32_t i = 0; i < BYTES / 2; i++)
-                words[i] = load_streaming((const Words4 *)(row + (uint64_t)column * BYTES) + i);
-            for (uint32_t i = 0; i < 8; i++) w[i / 4][i % 4] = Format::one((const uint8_t *)words + i * BYTES);
+            const Words4 *vectors = (const Words4 *)(row + (uint64_t)column * BYTES);
+            for (uint32_t i = 0; i < BYTES / 2; i++) {
+                const Words4 v = load_streaming(vectors + i);
+                const uint32_t words[4] = {v.x, v.y, v.z, v.w};
+                for (uint32_t j = 0; j < 16 / BYTES; j++) {
+                    const uint32_t at = i * (16 / BYTES) + j, bits = words[j * BYTES / 4] >> (8 * (j * BYTES % 4));
+                    w[at / 4][at % 4] = Format::one(BYTES == 4 ? bits : bits & 0xffff);
+                }
+            }
             return;
         }
     }

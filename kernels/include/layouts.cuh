@@ -17,7 +17,7 @@
 #pragma once
 #include "bits.cuh"
 
-constexpr uint32_t TILE_ROWS = 16;
+constexpr int STRIP_ROWS = 16; // of a tile
 constexpr uint32_t RUN_BYTES = 512; // of a run of 32 code bytes of 16 rows
 
 // Where byte `at` (0..32) of row `row`'s part of a run stands in the run.
@@ -32,9 +32,7 @@ DEVICE uint32_t place_in_runs(uint32_t row, uint32_t at) { return at / 32 * RUN_
 // Each layout: COLUMNS and BYTES of a tile, where its parts begin, and place(row, at): where byte `at` of the blocks of
 // row `row` (0..16) stands in the tile. Pairs of bytes at even `at`, and words of codes, stay together. FIFTH_BITS says
 // that some bytes are taken apart, bit by bit.
-namespace tile {
-
-struct Q4_K {
+struct LayoutQ4K {
     static constexpr bool FIFTH_BITS = false;
     static constexpr uint32_t COLUMNS = 256, BYTES = 2304;
     static constexpr uint32_t CODES = 0, SCALES = 2048;
@@ -44,7 +42,7 @@ struct Q4_K {
     }
 };
 
-struct Q5_K {
+struct LayoutQ5K {
     static constexpr bool FIFTH_BITS = false;
     static constexpr uint32_t COLUMNS = 256, BYTES = 2816;
     static constexpr uint32_t CODES = 0, HIGH = 2048, SCALES = 2560;
@@ -55,19 +53,19 @@ struct Q5_K {
     }
 };
 
-struct Q6_K {
+struct LayoutQ6K {
     static constexpr bool FIFTH_BITS = false;
     static constexpr uint32_t COLUMNS = 256, BYTES = 3360;
-    static constexpr uint32_t CODES = 0, HIGH = 2048, SCALES = 3072, SCALE = 3328;
+    static constexpr uint32_t CODES = 0, HIGH = 2048, SCALES = 3072, SUPER_SCALES = 3328;
     DEVICE static uint32_t place(uint32_t row, uint32_t at) {
         if (at < 128) return CODES + place_in_runs(row, at);
         if (at < 192) return HIGH + place_in_runs(row, at - 128);
         if (at < 208) return SCALES + 16 * row + at - 192;
-        return SCALE + 2 * row + at - 208;
+        return SUPER_SCALES + 2 * row + at - 208;
     }
 };
 
-struct Q8_0 {
+struct LayoutQ8 {
     static constexpr bool FIFTH_BITS = false;
     static constexpr uint32_t COLUMNS = 64, BYTES = 1088;
     static constexpr uint32_t CODES = 0, SCALES = 1024;
@@ -78,7 +76,7 @@ struct Q8_0 {
     }
 };
 
-struct Q4_0 {
+struct LayoutQ4 {
     static constexpr bool FIFTH_BITS = false;
     static constexpr uint32_t COLUMNS = 64, BYTES = 576;
     static constexpr uint32_t CODES = 0, SCALES = 512;
@@ -90,7 +88,7 @@ struct Q4_0 {
 };
 
 // The fifth bits, bytes QH to QS of a block, have no place.
-struct Q5_0 {
+struct LayoutQ5 {
     static constexpr bool FIFTH_BITS = true;
     static constexpr uint32_t COLUMNS = 64, BYTES = 704;
     static constexpr uint32_t CODES = 0, HIGH = 512, SCALES = 640;
@@ -119,5 +117,3 @@ struct Q5_0 {
         return (low | high << 1) << (4 * block + 2 * r);
     }
 };
-
-} // namespace tile

@@ -36,10 +36,7 @@ DEVICE uint32_t magnitude(float value) { return bits_of(value) & 0x7fffffff; }
 
 // The largest of the warp's numbers.
 DEVICE uint32_t warp_largest(uint32_t value) {
-    for (int mask = WARP / 2; mask > 0; mask /= 2) {
-        const uint32_t other = shuffle_xor(value, mask);
-        value = other > value ? other : value;
-    }
+    for (int mask = WARP / 2; mask > 0; mask /= 2) value = max(value, shuffle_xor(value, mask));
     return value;
 }
 
@@ -51,10 +48,7 @@ using LaneColumns = float[2][4];
 DEVICE void quantize_block(const Planes &to, uint32_t row, uint32_t block, uint32_t n_columns, const LaneColumns &y) {
     const uint32_t n_units = units_of(n_columns), n_blocks = blocks_of(n_columns), lane = lane_index();
     uint32_t bits = 0;
-    for (int i = 0; i < 8; i++) {
-        const uint32_t size = magnitude(y[i / 4][i % 4]);
-        bits = size > bits ? size : bits;
-    }
+    for (int i = 0; i < 8; i++) bits = max(bits, magnitude(y[i / 4][i % 4]));
     float largest = float_of(warp_largest(bits));
     if (largest < SMALLEST_LARGEST) largest = 0.0f;
     const bool coded = largest > 0.0f && largest <= FLT_MAX;
@@ -65,7 +59,7 @@ DEVICE void quantize_block(const Planes &to, uint32_t row, uint32_t block, uint3
         uint32_t high = 0, low = 0;
         for (int i = 0; i < 4; i++) {
             int code = coded ? round_to_int(y[half][i] * inverse) : 0;
-            code = code > LARGEST_CODE ? LARGEST_CODE : code < -LARGEST_CODE ? -LARGEST_CODE : code;
+            code = min(max(code, -LARGEST_CODE), LARGEST_CODE);
             const int upper = (code + 128) >> 8;
             high |= (uint32_t)(upper & 255) << (8 * i);
             low |= (uint32_t)((code - 256 * upper) & 255) << (8 * i);

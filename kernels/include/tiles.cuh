@@ -57,7 +57,7 @@ struct AffineScales {
 
 // A lane's codes of a Q4_K tile. A group's codes come as fragments of the tensor cores' first operand, times 16.
 struct CodesQ4K {
-    using Layout = tile::Q4_K;
+    using Layout = LayoutQ4K;
     static constexpr float UNIT = 1.0f / 16.0f;
     Words4 nibbles[4];
 
@@ -77,7 +77,7 @@ struct CodesQ4K {
 
 // Q5_K: the same with a fifth bit, times 8.
 struct CodesQ5K {
-    using Layout = tile::Q5_K;
+    using Layout = LayoutQ5K;
     static constexpr float UNIT = 1.0f / 8.0f;
     Words4 nibbles[4], fifths;
 
@@ -138,7 +138,7 @@ using TilesQ5K = AffineTiles<CodesQ5K>;
 // ---- Q6_K: y = d · scale · (q - 32), sixteen groups of 16
 
 struct TilesQ6K {
-    using Layout = tile::Q6_K;
+    using Layout = LayoutQ6K;
 
     // 4 · (q - 32) as signed bytes: the six bits at the top, the highest inverted.
     DEVICE static uint32_t place(uint32_t nibbles, uint32_t pairs, int quarter) {
@@ -176,7 +176,7 @@ struct TilesQ6K {
                 }
             }
         }
-        const uint16_t *d = (const uint16_t *)(tile + Layout::SCALE);
+        const uint16_t *d = (const uint16_t *)(tile + Layout::SUPER_SCALES);
         const float unit[2] = {half_to_float(d[g]) * 0.25f, half_to_float(d[g + 8]) * 0.25f};
 #pragma unroll
         for (int n = 0; n < N; n++) {
@@ -189,7 +189,7 @@ struct TilesQ6K {
 // ---- Q8_0, Q4_0, Q5_0: y = d · q with signed q, groups of 32, two of them in a tile
 
 struct CodesQ8 {
-    using Layout = tile::Q8_0;
+    using Layout = LayoutQ8;
     static constexpr float UNIT = 1.0f;
     Words4 codes[2];
 
@@ -205,7 +205,7 @@ struct CodesQ8 {
 
 // 16 · (q - 8) as signed bytes: the four bits at the top, the highest inverted.
 struct CodesQ4 {
-    using Layout = tile::Q4_0;
+    using Layout = LayoutQ4;
     static constexpr float UNIT = 1.0f / 16.0f;
     Words4 nibbles;
 
@@ -219,7 +219,7 @@ struct CodesQ4 {
 
 // 8 · (q - 16) likewise.
 struct CodesQ5 {
-    using Layout = tile::Q5_0;
+    using Layout = LayoutQ5;
     static constexpr float UNIT = 1.0f / 8.0f;
     Words4 nibbles;
     uint32_t fifths;

@@ -1,9 +1,14 @@
 //! The kernels, on the emulator.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod blocks;
+mod formats;
 mod matmul;
+mod planes;
 
-use crate::device::{Device, EmulatorDevice, Region};
+use bytemuck::{NoUninit, Pod};
+
+use crate::device::{Buffer, Device, EmulatorDevice, Grid, Launch, Region};
 use crate::model::{CATALOG, ModelConfig};
 use crate::ops::{Matrix, MatrixShape, Ops, PassLimits, Projection, ProjectionPart, Rows, padded_width};
 use crate::quant::Format;
@@ -21,6 +26,9 @@ impl Random {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
+    pub(super) fn bytes(&mut self, n: usize) -> Vec<u8> {
+        (0..n).map(|_| self.bits() as u8).collect()
+    }
     /// From -1 to 1.
     pub(super) fn uniform(&mut self) -> f32 {
         (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0
@@ -28,6 +36,25 @@ impl Random {
     pub(super) fn floats(&mut self, n: usize) -> Vec<f32> {
         (0..n).map(|_| self.uniform()).collect()
     }
+}
+
+/// Elements on the device.
+pub(super) fn on_device<T: Pod>(device: &EmulatorDevice, elements: &[T]) -> Buffer<EmulatorDevice, T> {
+    let mut buffer = Region::allocate(device, size_of_val(elements) as u64).unwrap().typed();
+    buffer.upload(elements, 0).unwrap();
+    buffer
+}
+
+/// Starts a kernel without dynamic shared memory.
+pub(super) fn launch<P: NoUninit>(
+    device: &EmulatorDevice,
+    kernel: &'static str,
+    blocks: [usize; 2],
+    threads: u32,
+    params: &P,
+) {
+    let blocks = [blocks[0] as u32, blocks[1] as u32, 1];
+    device.launch(kernel, Grid { blocks, threads, shared_bytes: 0 }, params).unwrap();
 }
 
 /// Operations, with scratch memory for `limits` of a model whose layers are at most `width` wide.
