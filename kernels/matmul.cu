@@ -98,7 +98,7 @@ template <class Tiles, int N> DEVICE void decode(const MatmulParams &p, float (&
 }
 
 template <class Tiles> DEVICE void matmul_decode(const MatmulParams &p) {
-    __shared__ float classes[2][CLASSES][8][STRIP_ROWS];
+    SHARED(float, classes, [2][CLASSES][8][STRIP_ROWS]);
     if (p.n_tokens - 8 * blockIdx.y <= TILE_TOKENS) {
         decode<Tiles, 1>(p, classes);
     } else {
@@ -198,7 +198,7 @@ DEVICE void sum_strip(const MatmulParams &p, const uint8_t *strip, bool wanted, 
 }
 
 template <class Tiles> DEVICE void matmul_prefill(const MatmulParams &p) {
-    __shared__ StagedBlock staged[2];
+    SHARED(StagedBlock, staged, [2]);
     const int lane = lane_index();
     const uint32_t index = blockIdx.x * PREFILL_STRIPS + warp_index();
     const bool wanted = index < p.n_rows / STRIP_ROWS;

@@ -15,6 +15,8 @@
     extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM) name(const __grid_constant__ Params p)
 // Shared memory whose size the launch gives, aligned to 16 bytes.
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(16) uint8_t name[]
+// Shared memory of fixed size: SHARED(float, sums, [4][8]) is `float sums[4][8]`.
+#define SHARED(type, name, extents) __shared__ type name extents
 #endif
 
 constexpr int WARP = 32;

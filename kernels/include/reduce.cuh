@@ -17,7 +17,7 @@ DEVICE float warp_max(float value) {
 
 // The sum of a block's warps, in their order; every thread gets it. All threads of the block take part.
 template <int THREADS> DEVICE float block_sum(float value) {
-    __shared__ float sums[THREADS / WARP];
+    SHARED(float, sums, [THREADS / WARP]);
     value = warp_sum(value);
     __syncthreads(); // an earlier call's readers are done
     if (lane_index() == 0) sums[warp_index()] = value;

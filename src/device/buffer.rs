@@ -95,7 +95,7 @@ impl<D: Device> Region<D> {
         self.check(offset, into.len() as u64)?;
         self.device.download(self, offset, into)
     }
-    fn check(&self, offset: u64, bytes: u64) -> Result<(), DeviceError> {
+    pub(super) fn check(&self, offset: u64, bytes: u64) -> Result<(), DeviceError> {
         match offset.checked_add(bytes) {
             Some(end) if end <= self.bytes => Ok(()),
             _ => Err(DeviceError::CopyOutOfRange { offset, bytes, region: self.bytes }),

@@ -27,6 +27,25 @@ unsafe impl Send for HostAllocation {}
 // SAFETY: all access goes through `Region`, whose `&`/`&mut` follow Rust's aliasing rules.
 unsafe impl Sync for HostAllocation {}
 
+impl HostAllocation {
+    /// Zeroed bytes, aligned to [`REGION_ALIGNMENT`]; `None` where the system has none left.
+    pub(super) fn zeroed(bytes: u64) -> Option<Self> {
+        // The allocator zeroes lazily only at its own alignment; the rest is found inside a slightly larger block.
+        let padded = usize::try_from(bytes.checked_add(REGION_ALIGNMENT)?).ok()?;
+        let layout = Layout::from_size_align(padded, 16).ok()?;
+        // SAFETY: the layout's size is at least REGION_ALIGNMENT, so it is not zero.
+        let block = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        let skip = block.as_ptr().align_offset(REGION_ALIGNMENT as usize);
+        // SAFETY: `skip` is less than REGION_ALIGNMENT, and the block is that much longer than `bytes`.
+        let start = unsafe { block.add(skip) };
+        Some(Self { block, layout, start })
+    }
+    /// The first of the bytes that were asked for.
+    pub(super) fn start(&self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+}
+
 impl Drop for HostAllocation {
     fn drop(&mut self) {
         // SAFETY: `block` came from `alloc_zeroed` with this very layout and is freed once, here.
@@ -51,20 +70,11 @@ impl Device for HostDevice {
         if bytes > available {
             return Err(refused());
         }
-        // The allocator zeroes lazily only at its own alignment; the rest is found inside a slightly larger block.
-        let padded = bytes.checked_add(REGION_ALIGNMENT).and_then(|padded| usize::try_from(padded).ok());
-        let layout =
-            padded.and_then(|padded| Layout::from_size_align(padded, 16).ok()).ok_or_else(refused)?;
-        // SAFETY: the layout's size is at least REGION_ALIGNMENT, so it is not zero.
-        let block = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(refused)?;
-        let skip = block.as_ptr().align_offset(REGION_ALIGNMENT as usize);
-        // SAFETY: `skip` is less than REGION_ALIGNMENT, and the block is that much longer than `bytes`.
-        let start = unsafe { block.add(skip) };
-        Ok(HostAllocation { block, layout, start })
+        HostAllocation::zeroed(bytes).ok_or_else(refused)
     }
 
     fn address(&self, allocation: &HostAllocation) -> u64 {
-        allocation.start.as_ptr() as u64
+        allocation.start() as u64
     }
 
     fn upload(&self, bytes: &[u8], into: &mut Region<Self>, offset: u64) -> Result<(), DeviceError> {
@@ -94,7 +104,7 @@ impl Device for HostDevice {
 impl Region<HostDevice> {
     fn first_byte(&self) -> *mut u8 {
         // SAFETY: offset and length lie within the allocation: `split_off` only divides it.
-        unsafe { self.allocation().start.as_ptr().add(self.offset() as usize) }
+        unsafe { self.allocation().start().add(self.offset() as usize) }
     }
     /// The region's bytes.
     pub fn as_slice(&self) -> &[u8] {
@@ -121,7 +131,7 @@ impl<T: Pod> Buffer<HostDevice, T> {
 }
 
 /// What `/proc/meminfo` says; `None` on systems without it.
-fn system_memory() -> Option<MemoryInfo> {
+pub(super) fn system_memory() -> Option<MemoryInfo> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let field = |name: &str| -> Option<u64> {
         let line = text.lines().find(|line| line.starts_with(name))?;

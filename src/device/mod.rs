@@ -4,10 +4,16 @@
 //! `&mut` to one is exclusive. [`Buffer`] is a region read as elements of one type.
 
 mod buffer;
+#[cfg(feature = "emulator")]
+mod emulator;
 mod host;
 mod launch;
 
 pub use buffer::{Buffer, Region, allocated_bytes, allocations_made};
+#[cfg(all(test, feature = "emulator"))]
+pub(crate) use emulator::layouts;
+#[cfg(feature = "emulator")]
+pub use emulator::{EmulatorDevice, EmulatorOptions, kernel_names, launched_kernels};
 pub use host::HostDevice;
 pub use launch::{Grid, Launch};
 

@@ -15,8 +15,8 @@ macro_rules! params {
             pub(crate) struct $name { $(pub $field: $type),* }
         )*
         /// Name, size, and the offset of each field of every struct.
-        #[cfg(any(test, feature = "emulator"))]
-        pub(crate) const LAYOUTS: &[(&str, usize, &[(&str, usize)])] = &[
+        #[cfg(all(test, feature = "emulator"))]
+        const LAYOUTS: &[(&str, usize, &[(&str, usize)])] = &[
             $((stringify!($name), size_of::<$name>(), &[$((stringify!($field), std::mem::offset_of!($name, $field))),*])),*
         ];
     };
