@@ -96,6 +96,42 @@ fn a_corrupt_weight_is_found() {
     }
 }
 
+#[cfg(feature = "emulator")]
+mod emulator {
+    use super::*;
+    use worker_orcd::device::{EmulatorDevice, EmulatorOptions};
+    use worker_orcd::ops::kernel::KernelOps;
+
+    /// Operations on an emulated device that hides no race and no unwritten memory.
+    fn ops() -> KernelOps<EmulatorDevice> {
+        let options = EmulatorOptions { shuffle: Some(7), poison: true, ..EmulatorOptions::default() };
+        KernelOps::new(EmulatorDevice::new(options).unwrap())
+    }
+
+    #[test]
+    fn kernels_are_within_their_budgets() {
+        let mut worst = std::collections::BTreeMap::<String, (f64, f64)>::new();
+        let mut failed = Vec::new();
+        for check in checks(&ops(), Arithmetic::FixedPoint, &options(&[])) {
+            let worst = worst.entry(format!("{} {}", check.operation, check.format)).or_default();
+            worst.0 = worst.0.max(check.deviation.relative_l2);
+            worst.1 = worst.1.max(check.deviation.largest);
+            if !check.passed() {
+                failed.push(check);
+            }
+        }
+        println!("{worst:#?}");
+        assert!(failed.is_empty(), "{failed:#?}");
+    }
+
+    #[test]
+    fn faults_of_kernels_are_found() {
+        expect_fault(ops(), Arithmetic::FixedPoint, Fault::None, &[]);
+        expect_fault(ops(), Arithmetic::FixedPoint, Fault::NormProject, &[Operation::NormProject]);
+        expect_fault(ops(), Arithmetic::FixedPoint, Fault::Append, &[Operation::Append]);
+    }
+}
+
 #[test]
 fn the_command_reports_every_check() {
     let arguments =

@@ -13,7 +13,8 @@ use common::device::devices;
 use worker_orcd::device::{allocated_bytes, allocations_made};
 use worker_orcd::gguf::Gguf;
 use worker_orcd::inference::{
-    AdapterForwardConfig, DeviceChoice, GenerateOptions, InferError, LlamaInferenceAdapter, LoadOptions, Model,
+    AdapterForwardConfig, DeviceChoice, GenerateOptions, InferError, LlamaInferenceAdapter, LoadOptions,
+    Model,
 };
 use worker_orcd::sampler::SamplerConfig;
 
@@ -45,7 +46,14 @@ fn planned(options: &LoadOptions) -> u64 {
 }
 
 fn request(seq_len: usize) -> AdapterForwardConfig {
-    AdapterForwardConfig { is_prefill: true, batch_size: 1, seq_len, cache_len: 0, temperature: 0.7, seed: 42 }
+    AdapterForwardConfig {
+        is_prefill: true,
+        batch_size: 1,
+        seq_len,
+        cache_len: 0,
+        temperature: 0.7,
+        seed: 42,
+    }
 }
 
 #[test]
@@ -137,7 +145,8 @@ fn one_byte_less_than_the_plan_is_refused_before_anything_is_allocated() {
 fn a_context_beyond_all_memory_is_refused() {
     let _turn = turn();
     for device in devices() {
-        let load = |context| Model::load(model_path(), &options(device, context), &mut |_, _| {}).unwrap_err();
+        let load =
+            |context| Model::load(model_path(), &options(device, context), &mut |_, _| {}).unwrap_err();
         let count = allocations_made();
         let error = load(1 << 40);
         assert!(matches!(error, InferError::AllocationFailed { .. }), "{device}: {error}");

@@ -23,7 +23,9 @@ pub fn kernel_devices() -> Vec<DeviceChoice> {
 pub fn kernel_devices_or_skip(test: &str) -> Vec<DeviceChoice> {
     let devices = kernel_devices();
     if devices.is_empty() {
-        println!("{test}: skipped, no device with kernels: build with --features emulator or set WORKER_ORCD_TEST_DEVICE");
+        println!(
+            "{test}: skipped, no device with kernels: build with --features emulator or set WORKER_ORCD_TEST_DEVICE"
+        );
     }
     devices
 }
