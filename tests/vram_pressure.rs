@@ -185,6 +185,76 @@ fn two_models_side_by_side_do_not_meet() {
     }
 }
 
+#[cfg(feature = "emulator")]
+mod emulator {
+    use super::*;
+    use worker_orcd::device::{EmulatorDevice, EmulatorOptions};
+    use worker_orcd::forward::{Engine, EngineError, EngineOptions};
+    use worker_orcd::model::ModelConfig;
+    use worker_orcd::ops::kernel::KernelOps;
+
+    type EmulatedEngine = Engine<KernelOps<EmulatorDevice>>;
+
+    fn device(options: EmulatorOptions) -> EmulatorDevice {
+        EmulatorDevice::new(options).unwrap()
+    }
+
+    fn load(device: &EmulatorDevice) -> Result<EmulatedEngine, EngineError> {
+        let gguf = Gguf::open(model_path()).unwrap();
+        let config = ModelConfig::from_gguf(&gguf).unwrap();
+        Engine::load(KernelOps::new(device.clone()), config, &gguf, EngineOptions::new(128), &mut |_, _| {})
+    }
+
+    fn last_logits(mut engine: EmulatedEngine) -> Vec<f32> {
+        let mut sequence = engine.begin(128).unwrap();
+        engine.run(&mut sequence, &[1, 2, 3]).unwrap()
+    }
+
+    #[test]
+    fn a_device_of_just_the_plan_suffices_and_one_byte_less_does_not() {
+        let _turn = turn();
+        let needed = load(&device(EmulatorOptions::default())).unwrap().plan().total_bytes;
+        let of =
+            |capacity| device(EmulatorOptions { capacity: Some(capacity), ..EmulatorOptions::default() });
+        let count = allocations_made();
+        match load(&of(needed - 1)).map_err(InferError::from) {
+            Err(InferError::AllocationFailed { requested, available, .. }) => {
+                assert_eq!((requested, available), (needed, needed - 1));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(allocations_made(), count);
+        let just = of(needed);
+        // Twice, one after the other: the first gives all of it back.
+        for _ in 0..2 {
+            let logits = last_logits(load(&just).unwrap());
+            assert!(logits.iter().all(|logit| logit.is_finite()));
+        }
+        // But not side by side.
+        let first = load(&just).unwrap();
+        assert!(load(&just).is_err());
+        last_logits(first);
+    }
+
+    #[test]
+    fn every_allocation_may_fail() {
+        let _turn = turn();
+        let (before, count) = (allocated_bytes(), allocations_made());
+        let expected = last_logits(load(&device(EmulatorOptions::default())).unwrap());
+        let n_allocations = allocations_made() - count;
+        for failing in 0..n_allocations {
+            let device =
+                device(EmulatorOptions { fail_allocation: Some(failing), ..EmulatorOptions::default() });
+            let error = load(&device).map_err(InferError::from).unwrap_err();
+            assert!(matches!(error, InferError::AllocationFailed { .. }), "{error}");
+            assert_eq!(allocated_bytes(), before);
+            // The process and the device go on.
+            assert_eq!(last_logits(load(&device).unwrap()), expected);
+        }
+        assert_eq!(allocated_bytes(), before);
+    }
+}
+
 /// The GPU's whole memory is taken by one model's cache, so that a second model meets a device without memory.
 #[test]
 fn a_full_gpu_refuses_and_recovers() {
