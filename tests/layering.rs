@@ -42,12 +42,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
 
 /// The files that may hold `unsafe`, each with its proofs.
 const MAY_BE_UNSAFE: &[&str] = &[
-    "device/emulator/kernels.rs",
-    "device/emulator/mod.rs",
     "device/cuda/graph.rs",
     "device/cuda/mod.rs",
     "device/cuda/open.rs",
     "device/cuda/staging.rs",
+    "device/emulator/kernels.rs",
+    "device/emulator/mod.rs",
     "device/host.rs",
     "gguf/mmap.rs",
     "ops/reference/simd/avx2.rs",

@@ -58,7 +58,7 @@ pub(super) struct ModelArgs {
 /// How a model is loaded.
 #[derive(Debug, Args)]
 pub(super) struct LoadArgs {
-    /// Where the model runs: auto, cpu or cuda:N
+    /// Where the model runs: auto, cpu, cuda:N, or emulator (a build with that feature)
     #[arg(long, env = "WORKER_ORCD_DEVICE", default_value = "auto")]
     pub device: DeviceChoice,
     /// Worker threads of the CPU [default: as many as the machine has]

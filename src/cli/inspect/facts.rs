@@ -20,7 +20,7 @@ pub(super) struct Facts {
 }
 
 pub(super) struct Memory {
-    pub device: &'static str,
+    pub device: String,
     pub plan: MemoryPlan,
     pub kv_bytes_per_token: u64,
     pub weight_bytes_per_token: u64,
