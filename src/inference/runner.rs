@@ -220,7 +220,7 @@ impl<O: Ops> Runner for Engine<O> {
 const MAX_THREADS: usize = 1024;
 
 /// As many threads as asked for, or as the machine has.
-fn n_threads(asked: Option<usize>) -> Result<usize, InferError> {
+pub(super) fn n_threads(asked: Option<usize>) -> Result<usize, InferError> {
     let n_threads =
         asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
     if n_threads > MAX_THREADS {

@@ -20,6 +20,8 @@ pub struct Prompt {
     pub logits: Vec<f32>,
     /// The exact model's greedy continuation.
     pub greedy: Vec<u32>,
+    /// How far each token of it was before the second best.
+    pub margins: Vec<f32>,
 }
 
 /// Where the golden models are: in the tree, and where the environment says.
@@ -59,6 +61,7 @@ fn read(model: PathBuf) -> Case {
             tokens: integers(&tokens),
             logits: floats(&tensor("hf_logits")),
             greedy: integers(&tensor("hf_greedy")),
+            margins: floats(&tensor("hf_greedy_margin")),
         });
     }
     let name = model.file_stem().unwrap().to_string_lossy().into_owned();

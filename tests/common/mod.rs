@@ -1,7 +1,10 @@
 //! What several test binaries share.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod broken;
 pub mod command;
+pub mod counting;
+pub mod device;
 pub mod golden;
 
 /// The repository's root: where Cargo says that it is now, as a packed test may run in another folder than it was built in.

@@ -14,10 +14,12 @@ const UNIT_COLUMNS: usize = 64;
 pub(super) const TILE_TOKENS: usize = 4;
 /// Most rows that go through the decode kernels together.
 pub(super) const DECODE_ROWS: usize = 8;
+/// Pages in a split of the cache.
+pub(super) const SPLIT_PAGES: usize = 8;
 /// Positions in a split of the cache.
-const SPLIT_TOKENS: usize = 8 * PAGE_TOKENS;
+const SPLIT_TOKENS: usize = SPLIT_PAGES * PAGE_TOKENS;
 /// Rows of one sequence that attention's prefill kernel takes together.
-const ATTEND_TILE_ROWS: usize = 32;
+pub(super) const ATTEND_TILE_ROWS: usize = 32;
 
 /// Lengths of the parts, in bytes.
 #[derive(Debug, Clone, Copy)]

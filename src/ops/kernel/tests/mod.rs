@@ -1,10 +1,13 @@
 //! The kernels, on the emulator.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod attention;
 mod blocks;
 mod formats;
 mod matmul;
 mod planes;
+mod pointwise;
+mod rotary;
 
 use bytemuck::{NoUninit, Pod};
 
