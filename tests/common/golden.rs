@@ -1,6 +1,6 @@
 //! The golden models and their references.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
@@ -26,7 +26,7 @@ pub struct Prompt {
 
 /// Where the golden models are: in the tree, and where the environment says.
 pub fn folders() -> Vec<PathBuf> {
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")];
+    let mut folders = vec![super::root().join("tests/golden")];
     folders.extend(std::env::var_os("WORKER_ORCD_GOLDEN").map(PathBuf::from));
     folders
 }
