@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use crate::kernels_in;
+
 /// Compiles the kernels and the emulator's own sources into one static library.
 pub(crate) fn build(sources: &[PathBuf]) {
     println!("cargo:rerun-if-env-changed=WORKER_ORCD_SANITIZE");
@@ -70,12 +72,6 @@ fn tables_of(sources: &[PathBuf], parameters: &[PathBuf]) -> String {
     let _ = writeln!(text, "extern \"C\" const size_t emulator_kernel_count = {};", kernels.len());
     let _ = writeln!(text, "extern \"C\" const size_t emulator_layout_count = {};", structs.len());
     text
-}
-
-/// The names in lines that begin with `KERNEL(name, `.
-fn kernels_in(text: &str) -> Vec<String> {
-    let names = text.lines().filter_map(|line| line.strip_prefix("KERNEL(")?.split_once(','));
-    names.map(|(name, _)| name.trim().to_owned()).collect()
 }
 
 /// Name and fields of every struct without member functions.

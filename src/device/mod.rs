@@ -4,12 +4,14 @@
 //! `&mut` to one is exclusive. [`Buffer`] is a region read as elements of one type.
 
 mod buffer;
+pub mod cuda;
 #[cfg(feature = "emulator")]
 mod emulator;
 mod host;
 mod launch;
 
 pub use buffer::{Buffer, Region, allocated_bytes, allocations_made};
+pub use cuda::{CudaDevice, CudaUnavailable};
 #[cfg(all(test, feature = "emulator"))]
 pub(crate) use emulator::layouts;
 #[cfg(feature = "emulator")]
