@@ -113,8 +113,8 @@ DEVICE void weigh_values(const Element *values, uint32_t head_dim, int n_valid, 
 DEVICE void combine_pages(const DecodeShared &shared, int n_pages, int n_heads, uint32_t head_dim, uint32_t n_splits,
                           float *partials) {
     const uint32_t head_stride = n_splits * (head_dim + 2);
-    if (threadIdx.x < n_heads) {
-        const int head = threadIdx.x;
+    const int head = threadIdx.x;
+    if (head < n_heads) {
         Mass total = shared.masses[head];
         for (int page = 1; page < n_pages; page++)
             shared.weights[head * SPLIT_PAGES + page] = merge(total, shared.masses[page * n_heads + head]);
@@ -124,11 +124,11 @@ DEVICE void combine_pages(const DecodeShared &shared, int n_pages, int n_heads, 
     __syncthreads();
     const uint32_t width = n_heads * head_dim;
     for (uint32_t i = threadIdx.x; i < width; i += blockDim.x) {
-        const uint32_t head = i / head_dim;
+        const uint32_t at_head = i / head_dim;
         float o = shared.outputs[i];
         for (int page = 1; page < n_pages; page++)
-            o = mix(o, shared.outputs[page * width + i], shared.weights[head * SPLIT_PAGES + page]);
-        partials[head * head_stride + i % head_dim] = o;
+            o = mix(o, shared.outputs[page * width + i], shared.weights[at_head * SPLIT_PAGES + page]);
+        partials[at_head * head_stride + i % head_dim] = o;
     }
 }
 

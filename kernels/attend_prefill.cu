@@ -5,14 +5,14 @@
 // four rows. It walks the sequence's pages: a page's keys come into shared memory, then its values, in stages of 64, 32
 // or 16 positions (16 KiB and padding), one stage ahead of the sums.
 //
-// Grid: (n_tiles, q_heads), 256 threads. Shared memory: Layout<..>::BYTES. Compiled for heads of up to 64, 96, 128 and
+// Grid: (n_tiles, q_heads), 256 threads. Shared memory: TileLayout::BYTES. Compiled for heads of up to 64, 96, 128 and
 // 256 dimensions. Bytes moved: keys and values up to the tile's last row once for each tile and query head.
 #include "attend.cuh"
 
 constexpr int WARPS = 8;
 constexpr int ROWS = ATTEND_TILE_ROWS / WARPS; // of a warp: warp, warp + 8, ..
 
-template <typename Element, int WIDTH> struct Layout {
+template <typename Element, int WIDTH> struct TileLayout {
     static constexpr int ROW_BYTES = WIDTH * sizeof(Element);
     static constexpr int POSITIONS = ROW_BYTES <= 256 ? 64 : ROW_BYTES <= 512 ? 32 : 16; // of a stage
     static constexpr int PARTS = PAGE_TOKENS / POSITIONS;                                // stages of a page's keys
@@ -23,7 +23,8 @@ template <typename Element, int WIDTH> struct Layout {
     static constexpr int QUERY_BYTES = ATTEND_TILE_ROWS * WIDTH * sizeof(float);
     static constexpr int SCORE_BYTES = ATTEND_TILE_ROWS * PAGE_TOKENS * sizeof(float);
     static constexpr int BYTES = QUERY_BYTES + SCORE_BYTES + 2 * STAGE_BYTES;
-    static constexpr int PAIRS = (WIDTH + 2 * WARP - 1) / (2 * WARP); // a lane has dimensions 2 lane, 2 lane + 1, + 64 ..
+    // A lane has dimensions 2 lane and 2 lane + 1, those 64 further on, and so forth.
+    static constexpr int PAIRS = (WIDTH + 2 * WARP - 1) / (2 * WARP);
 };
 
 // A row's weighted sums, as far as a lane has them.
@@ -49,19 +50,19 @@ template <typename Element, int WIDTH> struct Stage {
     bool is_values;
 
     DEVICE explicit Stage(uint32_t index) {
-        constexpr int PARTS = Layout<Element, WIDTH>::PARTS;
+        constexpr int PARTS = TileLayout<Element, WIDTH>::PARTS;
         page = index / (2 * PARTS);
-        first = index % PARTS * Layout<Element, WIDTH>::POSITIONS;
+        first = index % PARTS * TileLayout<Element, WIDTH>::POSITIONS;
         is_values = index / PARTS % 2;
     }
-    DEVICE bool is_last_of_page() const { return first + Layout<Element, WIDTH>::POSITIONS == PAGE_TOKENS; }
+    DEVICE bool is_last_of_page() const { return first + TileLayout<Element, WIDTH>::POSITIONS == PAGE_TOKENS; }
 };
 
 // Starts copying a stage's positions up to the tile's last.
 template <typename Element, int WIDTH>
 DEVICE void fetch(const AttendParams &p, Stage<Element, WIDTH> stage, uint32_t row, uint32_t kv_head,
                   uint32_t last_position, Element *into) {
-    using Layout = Layout<Element, WIDTH>;
+    using Layout = TileLayout<Element, WIDTH>;
     const uint32_t at = page_at(p.tables, row, stage.page), head_dim = p.heads.head_dim;
     const Element *from = page_of<Element>(stage.is_values ? p.cache.values : p.cache.keys, p.heads, at, kv_head);
     from += stage.first * head_dim;
@@ -79,7 +80,7 @@ DEVICE void fetch(const AttendParams &p, Stage<Element, WIDTH> stage, uint32_t r
 // every eighth position.
 template <typename Element, int WIDTH>
 DEVICE void score(const Element *keys, const float *queries, uint32_t head_dim, float scale, float *scores) {
-    using Layout = Layout<Element, WIDTH>;
+    using Layout = TileLayout<Element, WIDTH>;
     constexpr int STEPS = Layout::POSITIONS / STEP_POSITIONS;
     const int quarter = lane_index() % QUARTERS, place = lane_index() / QUARTERS;
     float sums[ROWS][STEPS] = {};
@@ -127,7 +128,7 @@ DEVICE void load_pairs(const Element *values, uint32_t head_dim, float (&v)[2 * 
 template <typename Element, int WIDTH, int PAIRS>
 DEVICE void weigh_values(const Element *values, uint32_t head_dim, const int (&n_valid)[ROWS], const float *scores,
                          Sums<PAIRS> (&sums)[ROWS]) {
-    constexpr int STRIDE = Layout<Element, WIDTH>::STRIDE, POSITIONS = 4;
+    constexpr int STRIDE = TileLayout<Element, WIDTH>::STRIDE, POSITIONS = 4;
     int least = n_valid[0], most = n_valid[0];
 #pragma unroll
     for (int r = 1; r < ROWS; r++) {
@@ -166,7 +167,7 @@ DEVICE void weigh_values(const Element *values, uint32_t head_dim, const int (&n
 
 // The four rows of a warp, on their way through the pages.
 template <typename Element, int WIDTH> struct WarpRows {
-    using Layout = Layout<Element, WIDTH>;
+    using Layout = TileLayout<Element, WIDTH>;
     static constexpr int PAIRS = Layout::PAIRS;
     int positions[ROWS];
     Sums<PAIRS> page[ROWS], split[ROWS], total[ROWS];
@@ -222,7 +223,7 @@ template <typename Element, int WIDTH> struct WarpRows {
 };
 
 template <typename Element, int WIDTH> DEVICE void attend_tile(const AttendParams &p) {
-    using Layout = Layout<Element, WIDTH>;
+    using Layout = TileLayout<Element, WIDTH>;
     DYNAMIC_SHARED(memory);
     float *queries = reinterpret_cast<float *>(memory);
     float *scores = reinterpret_cast<float *>(memory + Layout::QUERY_BYTES);
@@ -235,8 +236,8 @@ template <typename Element, int WIDTH> DEVICE void attend_tile(const AttendParam
     const uint32_t kv_head = head / (p.heads.q_heads / p.heads.kv_heads);
     const uint32_t position = p.tables.positions[first_row], last_position = position + n_rows - 1;
     const uint32_t n_stages = (last_position / PAGE_TOKENS + 1) * 2 * Layout::PARTS;
-    using Stage = Stage<Element, WIDTH>;
-    fetch(p, Stage(0), first_row, kv_head, last_position, buffer(0));
+    using At = Stage<Element, WIDTH>;
+    fetch(p, At(0), first_row, kv_head, last_position, buffer(0));
 
     const float *from = p.qkv + (size_t)first_row * p.stride + (size_t)head * head_dim;
     for (uint32_t i = threadIdx.x; i < ATTEND_TILE_ROWS * head_dim; i += blockDim.x) {
@@ -252,9 +253,9 @@ template <typename Element, int WIDTH> DEVICE void attend_tile(const AttendParam
     for (uint32_t stage = 0; stage < n_stages; stage++) {
         copy_async_wait<0>();
         __syncthreads(); // the stage has come for all threads, and the one before is done with
-        if (stage + 1 < n_stages) fetch(p, Stage(stage + 1), first_row, kv_head, last_position, buffer(stage + 1));
+        if (stage + 1 < n_stages) fetch(p, At(stage + 1), first_row, kv_head, last_position, buffer(stage + 1));
         if (warp < n_rows)
-            rows.take(Stage(stage), buffer(stage), queries + warp * WIDTH, p, scores + warp * ROWS * PAGE_TOKENS);
+            rows.take(At(stage), buffer(stage), queries + warp * WIDTH, p, scores + warp * ROWS * PAGE_TOKENS);
     }
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {

@@ -98,7 +98,7 @@ fn prefill_kernel(format: Format, head_dim: usize) -> Option<(&'static str, usiz
     })
 }
 
-/// Queries and scores of a tile, and two stages of keys or values: `Layout::BYTES` of `attend_prefill.cu`.
+/// Queries and scores of a tile, and two stages of keys or values: `TileLayout::BYTES` of `attend_prefill.cu`.
 fn prefill_shared_bytes(width: usize, element_bytes: usize) -> usize {
     let row_bytes = width * element_bytes;
     let positions = match row_bytes {
