@@ -42,6 +42,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const MAY_BE_UNSAFE: &[&str] = &[
     "device/emulator/kernels.rs",
     "device/emulator/mod.rs",
+    "device/cuda/graph.rs",
+    "device/cuda/mod.rs",
+    "device/cuda/open.rs",
+    "device/cuda/staging.rs",
     "device/host.rs",
     "gguf/mmap.rs",
     "ops/reference/simd/avx2.rs",

@@ -248,7 +248,7 @@ template <class Codes> struct SignedTiles {
         for (int n = 0; n < N; n++) terms[n][0] = terms[n][1] = 0.0f;
 #pragma unroll
         for (int unit = 0; unit < BLOCK_COLUMNS / UNIT_COLUMNS; unit++) {
-            if (unit >= n_units) break; // a last block may be shorter
+            if ((uint32_t)unit >= n_units) break; // a last block may be shorter
             const uint8_t *tile = tiles + unit * Layout::BYTES;
             const Codes codes(tile, lane);
             const uint32_t *packed = (const uint32_t *)(tile + Layout::SCALES);

@@ -6,6 +6,7 @@
 mod buffer;
 #[cfg(feature = "emulator")]
 mod emulator;
+pub mod cuda;
 mod host;
 mod launch;
 
@@ -14,6 +15,7 @@ pub use buffer::{Buffer, Region, allocated_bytes, allocations_made};
 pub(crate) use emulator::layouts;
 #[cfg(feature = "emulator")]
 pub use emulator::{EmulatorDevice, EmulatorOptions, kernel_names, launched_kernels};
+pub use cuda::{CudaDevice, CudaUnavailable};
 pub use host::HostDevice;
 pub use launch::{Grid, Launch};
 
