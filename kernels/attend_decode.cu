@@ -36,14 +36,14 @@ DEVICE void score(const Element *keys, const float *queries, uint32_t head_dim, 
                   float *scores) {
     constexpr int POSITIONS = 4;
     const int quarter = lane_index() % QUARTERS, place = lane_index() / QUARTERS;
-    for (int first = place; first - place < n_valid; first += POSITIONS * STEP_POSITIONS) {
+    for (int first = 0; first < n_valid; first += POSITIONS * STEP_POSITIONS) {
         float sums[POSITIONS][ATTEND_HEADS] = {};
 #pragma unroll 1
         for (uint32_t d = quarter * VECTOR; d < head_dim; d += QUARTERS * VECTOR) {
             float k[POSITIONS][VECTOR] = {};
 #pragma unroll
             for (int i = 0; i < POSITIONS; i++) {
-                const int position = first + i * STEP_POSITIONS;
+                const int position = first + i * STEP_POSITIONS + place;
                 if (position < n_valid) load(keys + position * head_dim + d, k[i]);
             }
 #pragma unroll
@@ -61,7 +61,7 @@ DEVICE void score(const Element *keys, const float *queries, uint32_t head_dim, 
 #pragma unroll
             for (int i = 0; i < POSITIONS; i++) {
                 const float sum = sum_of_quarters(sums[i][head]);
-                if (quarter == i) scores[head * PAGE_TOKENS + first + i * STEP_POSITIONS] = scale * sum;
+                if (quarter == i) scores[head * PAGE_TOKENS + first + i * STEP_POSITIONS + place] = scale * sum;
             }
         }
     }
@@ -147,7 +147,7 @@ template <typename Element> DEVICE void attend_split(const AttendParams &p) {
     for (uint32_t i = threadIdx.x; i < n_heads * n.head_dim; i += blockDim.x) shared.queries[i] = queries[i];
     __syncthreads();
 
-    const int warp = warp_index();
+    const int warp = uniform_warp_index();
     const uint32_t page = split * SPLIT_PAGES + warp;
     if (page <= last_page) {
         const uint32_t at = page_at(p.tables, row, page);

@@ -23,7 +23,8 @@ template <typename Element, int WIDTH> struct TileLayout {
     static constexpr int QUERY_BYTES = ATTEND_TILE_ROWS * WIDTH * sizeof(float);
     static constexpr int SCORE_BYTES = ATTEND_TILE_ROWS * PAGE_TOKENS * sizeof(float);
     static constexpr int BYTES = QUERY_BYTES + SCORE_BYTES + 2 * STAGE_BYTES;
-    static constexpr int PAIRS = (WIDTH + 2 * WARP - 1) / (2 * WARP); // a lane has dimensions 2 lane, 2 lane + 1, + 64 ..
+    // A lane has dimensions 2 lane and 2 lane + 1, those 64 further on, and so forth.
+    static constexpr int PAIRS = (WIDTH + 2 * WARP - 1) / (2 * WARP);
 };
 
 // A row's weighted sums, as far as a lane has them.
@@ -244,7 +245,7 @@ template <typename Element, int WIDTH> DEVICE void attend_tile(const AttendParam
         queries[row * WIDTH + d] = row < n_rows ? from[(size_t)row * p.stride + d] : 0.0f;
     }
     // Rows that are not there stand for the last one and are not written.
-    const uint32_t warp = warp_index();
+    const uint32_t warp = uniform_warp_index();
     WarpRows<Element, WIDTH> rows;
 #pragma unroll
     for (int r = 0; r < ROWS; r++) rows.positions[r] = position + min(warp + r * WARPS, n_rows - 1);
@@ -264,8 +265,8 @@ template <typename Element, int WIDTH> DEVICE void attend_tile(const AttendParam
 }
 
 KERNEL(attend_prefill_f16_d64, AttendParams, 256, 2) { attend_tile<uint16_t, 64>(p); }
-KERNEL(attend_prefill_f16_d96, AttendParams, 256, 1) { attend_tile<uint16_t, 96>(p); }
-KERNEL(attend_prefill_f16_d128, AttendParams, 256, 1) { attend_tile<uint16_t, 128>(p); }
+KERNEL(attend_prefill_f16_d96, AttendParams, 256, 2) { attend_tile<uint16_t, 96>(p); }
+KERNEL(attend_prefill_f16_d128, AttendParams, 256, 2) { attend_tile<uint16_t, 128>(p); }
 KERNEL(attend_prefill_f16_d256, AttendParams, 256, 1) { attend_tile<uint16_t, 256>(p); }
 KERNEL(attend_prefill_f32_d64, AttendParams, 256, 1) { attend_tile<float, 64>(p); }
 KERNEL(attend_prefill_f32_d96, AttendParams, 256, 1) { attend_tile<float, 96>(p); }

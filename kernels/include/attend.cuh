@@ -36,10 +36,11 @@ DEVICE Mass weigh(float *scores, int n_valid) {
     const bool valid[2] = {lane < n_valid, lane + WARP < n_valid};
     const float first = valid[0] ? scores[lane] : -INFINITY, second = valid[1] ? scores[lane + WARP] : -INFINITY;
     const float largest = warp_max(fmaxf(first, second));
-    const float p[2] = {valid[0] ? exponential(first - largest) : 0.0f, valid[1] ? exponential(second - largest) : 0.0f};
-    scores[lane] = p[0];
-    scores[lane + WARP] = p[1];
-    return {largest, warp_sum(p[0] + p[1])};
+    const float p = valid[0] ? exponential(first - largest) : 0.0f;
+    const float q = valid[1] ? exponential(second - largest) : 0.0f;
+    scores[lane] = p;
+    scores[lane + WARP] = q;
+    return {largest, warp_sum(p + q)};
 }
 
 // What two partial results are multiplied by where they meet.

@@ -1,4 +1,5 @@
-// Where a token's keys and values lie in a layer of the cache, and its element types: IEEE half (as its bits) and single.
+// Where a token's keys and values lie in a layer of the cache, and its element types: IEEE half (as its bits) and
+// single.
 #pragma once
 #include "params.cuh"
 
@@ -8,7 +9,8 @@ DEVICE uint32_t page_at(const PassTables &tables, uint32_t row, uint32_t index) 
 }
 
 // A head's keys or values of a page: [64][head_dim].
-template <typename Element> DEVICE Element *page_of(uint8_t *cache, const HeadCounts &n, uint32_t page, uint32_t kv_head) {
+template <typename Element>
+DEVICE Element *page_of(uint8_t *cache, const HeadCounts &n, uint32_t page, uint32_t kv_head) {
     return reinterpret_cast<Element *>(cache) + ((size_t)page * n.kv_heads + kv_head) * PAGE_TOKENS * n.head_dim;
 }
 

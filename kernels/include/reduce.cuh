@@ -15,6 +15,9 @@ DEVICE float warp_max(float value) {
     return value;
 }
 
+// The warp's number, in a form of which the compiler knows that all lanes have the same.
+DEVICE int uniform_warp_index() { return shuffle(warp_index(), 0); }
+
 // The sum of a block's warps, in their order; every thread gets it. All threads of the block take part.
 template <int THREADS> DEVICE float block_sum(float value) {
     SHARED(float, sums, [THREADS / WARP]);

@@ -23,7 +23,6 @@ struct Sequence {
     format: Format,
     /// Before the rows.
     position: usize,
-    n_rows: usize,
     pages: Vec<u32>,
     /// `[positions][kv_heads][head_dim]`.
     keys: Vec<f32>,
@@ -52,7 +51,7 @@ impl Sequence {
         // Keys spread so far that some positions count much more than others.
         let (keys, values) = (held(3.0), held(1.0));
         let qkv = random.floats(n_rows * (heads.q_dim() + 2 * heads.kv_dim()));
-        Self { heads, format, position, n_rows, pages, keys, values, qkv }
+        Self { heads, format, position, pages, keys, values, qkv }
     }
 
     /// A layer of the cache with what was written, and nothing written elsewhere.
