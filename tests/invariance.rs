@@ -5,10 +5,12 @@
 mod common;
 
 use common::golden::{Case, cases};
+use worker_orcd::device::CudaDevice;
 use worker_orcd::forward::{Engine, EngineOptions};
 use worker_orcd::gguf::Gguf;
 use worker_orcd::model::ModelConfig;
 use worker_orcd::ops::Ops;
+use worker_orcd::ops::kernel::KernelOps;
 use worker_orcd::ops::reference::ReferenceOps;
 use worker_orcd::quant::Format;
 
@@ -97,9 +99,8 @@ fn on_the_processor() {
 mod emulator {
     use super::*;
     use worker_orcd::device::{EmulatorDevice, EmulatorOptions};
-    use worker_orcd::ops::kernel::KernelOps;
 
-    fn ops(options: EmulatorOptions) -> KernelOps<EmulatorDevice> {
+    pub fn ops(options: EmulatorOptions) -> KernelOps<EmulatorDevice> {
         KernelOps::new(EmulatorDevice::new(options).unwrap())
     }
 
@@ -134,5 +135,30 @@ mod emulator {
                 }
             }
         }
+    }
+}
+
+/// The GPU that `WORKER_ORCD_TEST_DEVICE` names.
+fn gpu() -> Option<CudaDevice> {
+    let name = std::env::var("WORKER_ORCD_TEST_DEVICE").ok()?;
+    let ordinal = name.strip_prefix("cuda")?.trim_start_matches(':');
+    Some(CudaDevice::new(if ordinal.is_empty() { 0 } else { ordinal.parse().unwrap() }).unwrap())
+}
+
+#[test]
+fn on_a_gpu() {
+    let Some(gpu) = gpu() else {
+        println!("skipped: no GPU; WORKER_ORCD_TEST_DEVICE=cuda:0 names one");
+        return;
+    };
+    let recorded = || KernelOps::new(gpu.clone());
+    for case in kernel_cases() {
+        chunks_change_no_bit(recorded, &case);
+        a_batch_changes_no_bit(recorded(), &case);
+        let expected = bits(recorded(), &case, 1);
+        let launched = bits(KernelOps::without_recording(gpu.clone()), &case, 1);
+        assert!(launched == expected, "{}: recorded or not", case.name);
+        #[cfg(feature = "emulator")]
+        assert!(bits(emulator::ops(Default::default()), &case, 1) == expected, "{}: the emulator", case.name);
     }
 }

@@ -333,7 +333,7 @@ pub(super) enum BenchOutput {
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
-    /// The device to verify: auto, cpu or cuda:N
+    /// The device to verify: auto, cpu, cuda:N, or emulator (a build with that feature)
     #[arg(long, env = "WORKER_ORCD_DEVICE", default_value = "auto")]
     pub device: DeviceChoice,
     /// Worker threads of the CPU, which computes what is expected [default: as many as the machine has]

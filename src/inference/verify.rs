@@ -1,7 +1,9 @@
 //! Verification of a device by its name.
 
+use crate::device::Launch;
 use crate::ops::kernel::KernelOps;
 use crate::ops::reference::{InstructionSet, ReferenceOps};
+use crate::ops::{Ops, OpsError};
 use crate::verify::{self, Arithmetic, Check, VerifyOptions};
 
 #[cfg(feature = "emulator")]
@@ -20,24 +22,42 @@ pub fn verify_device(
     options: &VerifyOptions,
     report: &mut dyn FnMut(&Check),
 ) -> Result<(), InferError> {
-    let failed = |error: crate::ops::OpsError| InferError::from(crate::forward::EngineError::from(error));
+    let device = device.resolve()?;
     let n_threads = n_threads(threads)?;
     let best = ReferenceOps::new(n_threads).map_err(failed)?;
-    match device.resolve()? {
+    let mut verification = Verification { options, report };
+    match device {
         Usable::Cpu => {
             let portable =
                 ReferenceOps::with_instruction_set(n_threads, InstructionSet::Portable).map_err(failed)?;
-            verify::verify(&best, &portable, Arithmetic::Single, options, report)
+            verification.run(&best, &portable, Arithmetic::Single)
         }
-        Usable::Cuda(ordinal) => {
-            let ops = KernelOps::new(gpu(ordinal)?);
-            verify::verify(&ops, &best, Arithmetic::FixedPoint, options, report)
-        }
+        Usable::Cuda(ordinal) => verification.run_kernels(gpu(ordinal)?, &best),
         #[cfg(feature = "emulator")]
-        Usable::Emulator => {
-            let ops = KernelOps::new(emulator(threads)?);
-            verify::verify(&ops, &best, Arithmetic::FixedPoint, options, report)
-        }
+        Usable::Emulator => verification.run_kernels(emulator(threads)?, &best),
     }
-    .map_err(failed)
+}
+
+fn failed(error: OpsError) -> InferError {
+    crate::forward::EngineError::from(error).into()
+}
+
+/// What is verified, and who is told.
+struct Verification<'a> {
+    options: &'a VerifyOptions,
+    report: &'a mut dyn FnMut(&Check),
+}
+
+impl Verification<'_> {
+    fn run<O: Ops>(
+        &mut self,
+        subject: &O,
+        reference: &ReferenceOps,
+        arithmetic: Arithmetic,
+    ) -> Result<(), InferError> {
+        verify::verify(subject, reference, arithmetic, self.options, self.report).map_err(failed)
+    }
+    fn run_kernels<D: Launch>(&mut self, device: D, reference: &ReferenceOps) -> Result<(), InferError> {
+        self.run(&KernelOps::without_recording(device), reference, Arithmetic::FixedPoint)
+    }
 }

@@ -106,6 +106,9 @@ fn memory_rows(memory: &Memory) -> Vec<Vec<String>> {
         plan.summary().iter().map(|(purpose, bytes)| (purpose.to_string(), Some(*bytes))).collect();
     rows.push(("total".to_owned(), Some(plan.total_bytes)));
     rows.push(("available on the device".to_owned(), memory.available_bytes));
+    if memory.driver_bytes.is_some() {
+        rows.push(("taken by the driver".to_owned(), memory.driver_bytes));
+    }
     if memory.limit_bytes.is_some() {
         rows.push(("allowed".to_owned(), memory.limit_bytes));
     }
