@@ -1,9 +1,12 @@
 //! Verification of a device by its name.
 
+use crate::ops::kernel::KernelOps;
 use crate::ops::reference::{InstructionSet, ReferenceOps};
 use crate::verify::{self, Arithmetic, Check, VerifyOptions};
 
-use super::runner::{Usable, n_threads};
+#[cfg(feature = "emulator")]
+use super::runner::emulator;
+use super::runner::{Usable, gpu, n_threads};
 use super::{DeviceChoice, InferError};
 
 /// Holds every operation of a device to the reference and reports each check; see [`crate::verify`]. On the processor, the
@@ -25,6 +28,14 @@ pub fn verify_device(
             let portable =
                 ReferenceOps::with_instruction_set(n_threads, InstructionSet::Portable).map_err(failed)?;
             verify::verify(&best, &portable, Arithmetic::Single, options, report)
+        }
+        Usable::Cuda(ordinal) => {
+            verify::verify(&KernelOps::new(gpu(ordinal)?), &best, Arithmetic::FixedPoint, options, report)
+        }
+        #[cfg(feature = "emulator")]
+        Usable::Emulator => {
+            let device = emulator(Some(n_threads))?;
+            verify::verify(&KernelOps::new(device), &best, Arithmetic::FixedPoint, options, report)
         }
     }
     .map_err(failed)
