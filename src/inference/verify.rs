@@ -30,12 +30,13 @@ pub fn verify_device(
             verify::verify(&best, &portable, Arithmetic::Single, options, report)
         }
         Usable::Cuda(ordinal) => {
-            verify::verify(&KernelOps::new(gpu(ordinal)?), &best, Arithmetic::FixedPoint, options, report)
+            let ops = KernelOps::new(gpu(ordinal)?);
+            verify::verify(&ops, &best, Arithmetic::FixedPoint, options, report)
         }
         #[cfg(feature = "emulator")]
         Usable::Emulator => {
-            let device = emulator(Some(n_threads))?;
-            verify::verify(&KernelOps::new(device), &best, Arithmetic::FixedPoint, options, report)
+            let ops = KernelOps::new(emulator(threads)?);
+            verify::verify(&ops, &best, Arithmetic::FixedPoint, options, report)
         }
     }
     .map_err(failed)

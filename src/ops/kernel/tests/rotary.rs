@@ -80,7 +80,7 @@ impl Case {
         let side_bytes = N_PAGES * self.heads.kv_dim() * PAGE_TOKENS * element_bytes;
         let side = || Region::allocate(device, side_bytes as u64).unwrap().typed();
         let mut cache = CacheLayer { format: self.format, keys: side(), values: side() };
-        let limits = PassLimits { rows: n_rows, context: 128 };
+        let limits = PassLimits { rows: n_rows, context: N_PAGES * PAGE_TOKENS };
         let region = Region::allocate(device, ops.workspace_bytes(&self.config(), limits)).unwrap();
         let mut workspace = ops.workspace(&self.config(), limits, region).unwrap();
         ops.run(&pass, &rotary, &mut workspace, |workspace| {
