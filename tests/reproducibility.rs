@@ -13,7 +13,7 @@ use worker_orcd::inference::{
 use worker_orcd::sampler::SamplerConfig;
 
 fn boxed() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("assets/box.gguf")
+    common::root().join("assets/box.gguf")
 }
 
 fn options(device: DeviceChoice, chunk: usize, n_threads: usize) -> LoadOptions {

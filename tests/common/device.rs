@@ -19,10 +19,11 @@ pub fn kernel_devices() -> Vec<DeviceChoice> {
     names.iter().map(|name| name.parse().unwrap()).filter(|device| *device != DeviceChoice::Cpu).collect()
 }
 
-/// [`kernel_devices`], or a line that says that there is none.
+/// [`kernel_devices`], or a line that says that there is none. `WORKER_ORCD_REQUIRE_GPU` makes that a failure.
 pub fn kernel_devices_or_skip(test: &str) -> Vec<DeviceChoice> {
     let devices = kernel_devices();
     if devices.is_empty() {
+        assert!(std::env::var_os("WORKER_ORCD_REQUIRE_GPU").is_none(), "{test}: no device with kernels");
         println!(
             "{test}: skipped, no device with kernels: build with --features emulator or set WORKER_ORCD_TEST_DEVICE"
         );
