@@ -25,9 +25,9 @@ impl HostPlanes {
         norm: Option<(&[f32], f32)>,
     ) -> Self {
         let (tiles, units, blocks) = (n.div_ceil(4), x.width.div_ceil(64), x.width.div_ceil(256));
-        let codes = on_device(device, &vec![0x5a_i8; tiles * units * 512]);
-        let scales = on_device(device, &vec![f32::NAN; tiles * blocks * 4]);
-        let sums = on_device(device, &vec![0x5a_u8; tiles * blocks * 96]);
+        let mut codes = on_device(device, &vec![0x5a_i8; tiles * units * 512]);
+        let mut scales = on_device(device, &vec![f32::NAN; tiles * blocks * 4]);
+        let mut sums = on_device(device, &vec![0x5a_u8; tiles * blocks * 96]);
         let weight = norm.map(|(weight, _)| on_device(device, weight));
         let params = QuantizeParams {
             x: x.values.address(),
