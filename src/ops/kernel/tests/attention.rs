@@ -14,13 +14,8 @@ use super::{Random, relative_l2, rows};
 /// Sums of f32 products over up to 1500 positions.
 const MOST_ERROR: f64 = 1e-5;
 
-const POISONED: EmulatorOptions = EmulatorOptions {
-    capacity: None,
-    shuffle: None,
-    poison: true,
-    n_threads: None,
-    fail_allocation: None,
-};
+const POISONED: EmulatorOptions =
+    EmulatorOptions { capacity: None, shuffle: None, poison: true, n_threads: None, fail_allocation: None };
 
 /// A sequence's cache in a layer of its own, as values that the cache's format holds exactly, and queries of its last rows.
 struct Sequence {
@@ -107,7 +102,8 @@ impl Sequence {
             let positions = 0..self.position + row + 1;
             let score = |position| -> f64 {
                 let key = &self.keys[at(position)..][..head_dim];
-                q.iter().zip(key).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum::<f64>() / (head_dim as f64).sqrt()
+                q.iter().zip(key).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum::<f64>()
+                    / (head_dim as f64).sqrt()
             };
             let scores: Vec<f64> = positions.map(score).collect();
             let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -141,12 +137,8 @@ fn workspace(
     limits: PassLimits,
 ) -> Workspace<EmulatorDevice> {
     let HeadShape { q_heads, kv_heads, head_dim } = heads;
-    let config = ModelConfig {
-        num_q_heads: q_heads,
-        num_kv_heads: kv_heads,
-        head_dim,
-        ..CATALOG[0].config()
-    };
+    let config =
+        ModelConfig { num_q_heads: q_heads, num_kv_heads: kv_heads, head_dim, ..CATALOG[0].config() };
     let region = Region::allocate(ops.device(), ops.workspace_bytes(&config, limits)).unwrap();
     ops.workspace(&config, limits, region).unwrap()
 }
@@ -163,14 +155,15 @@ fn attend(
     let tokens = vec![0; n_rows];
     let pass = Pass { tokens: &tokens, spans };
     let ops = KernelOps::new(device.clone());
-    let mut workspace = workspace(&ops, heads, PassLimits { rows: n_rows, context: pass.longest() });
+    // Room for the pages of every span.
+    let context = spans.iter().map(|span| span.pages.len() * PAGE_TOKENS).sum();
+    let mut workspace = workspace(&ops, heads, PassLimits { rows: n_rows, context });
     let width = heads.q_dim() + 2 * heads.kv_dim();
     let qkv = rows(device, width, &qkv[..n_rows * width]);
     let mut out = rows(device, heads.q_dim(), &vec![f32::NAN; n_rows * heads.q_dim()]);
-    ops.run(&pass, &rotary(device), &mut workspace, |workspace| {
+    ops.run::<OpsError>(&pass, &rotary(device), &mut workspace, |workspace| {
         ops.attend(&pass, &qkv, heads, cache, workspace, &mut out)
     })
-    .map_err(|e: OpsError| e)
     .unwrap();
     out.download(0, n_rows).unwrap()
 }
@@ -182,7 +175,8 @@ fn bits(values: &[f32]) -> Vec<u32> {
 /// Runs a sequence's rows through prefill, holds some to doubles, and all to the decode kernels' bits.
 fn check(q_heads: usize, kv_heads: usize, head_dim: usize, format: Format, position: usize, n_rows: usize) {
     let heads = HeadShape { q_heads, kv_heads, head_dim };
-    let name = format!("{q_heads}:{kv_heads} heads of {head_dim}, {format}, {n_rows} rows from {position} on");
+    let name =
+        format!("{q_heads}:{kv_heads} heads of {head_dim}, {format}, {n_rows} rows from {position} on");
     let sequence = Sequence::new((head_dim + position + q_heads) as u64, heads, format, position, n_rows);
     let device = EmulatorDevice::new(POISONED).unwrap();
     let cache = sequence.cache(&device);
@@ -258,9 +252,8 @@ fn bits_do_not_depend_on_the_order_of_threads_nor_on_unwritten_memory() {
         let run = |options: EmulatorOptions| {
             let device = EmulatorDevice::new(options).unwrap();
             let cache = sequence.cache(&device);
-            let pass = |n: usize| {
-                bits(&attend(&device, heads, &cache, &sequence.spans(0, &[n]), &sequence.qkv))
-            };
+            let pass =
+                |n: usize| bits(&attend(&device, heads, &cache, &sequence.spans(0, &[n]), &sequence.qkv));
             (pass(40), pass(8))
         };
         let expected = run(EmulatorOptions::default());
