@@ -19,6 +19,12 @@ fn sources() -> Vec<PathBuf> {
     files
 }
 
+/// The names in lines that begin with `KERNEL(name, `.
+fn kernels_in(text: &str) -> Vec<String> {
+    let names = text.lines().filter_map(|line| line.strip_prefix("KERNEL(")?.split_once(','));
+    names.map(|(name, _)| name.trim().to_owned()).collect()
+}
+
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=build");

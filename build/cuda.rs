@@ -203,15 +203,9 @@ impl Module {
         (&text, compiled_with).hash(&mut hasher);
         let name = source.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let fatbin = cache.join(format!("{name}-{:016x}.fatbin", hasher.finish()));
-        let kernels = kernel_names(&String::from_utf8_lossy(&text));
+        let kernels = crate::kernels_in(&String::from_utf8_lossy(&text));
         Self { source: source.to_path_buf(), name, fatbin, kernels }
     }
-}
-
-/// The names on the lines that begin with `KERNEL(`.
-fn kernel_names(text: &str) -> Vec<String> {
-    let lines = text.lines().filter_map(|line| line.strip_prefix("KERNEL("));
-    lines.filter_map(|rest| Some(rest.split_once(',')?.0.trim().to_owned())).collect()
 }
 
 /// The Rust that embeds the modules.

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use crate::kernels_in;
+
 /// Compiles the kernels and the emulator's own sources into one static library.
 pub(crate) fn build(sources: &[PathBuf]) {
     println!("cargo:rerun-if-env-changed=WORKER_ORCD_SANITIZE");
@@ -19,7 +21,7 @@ pub(crate) fn build(sources: &[PathBuf]) {
 
     let mut compiler = cc::Build::new();
     compiler.cpp(true).std("c++20").opt_level(2).include(&include).include(&own);
-    compiler.define("WORKER_ORCD_EMULATOR", None);
+    compiler.define("WORKER_ORCD_EMULATOR", None).debug(false);
     for flag in ["-x", "c++", "-ffp-contract=off", "-fno-math-errno", "-fno-exceptions", "-fno-rtti"] {
         compiler.flag(flag);
     }
@@ -27,6 +29,9 @@ pub(crate) fn build(sources: &[PathBuf]) {
     if let Ok(sanitizers) = std::env::var("WORKER_ORCD_SANITIZE") {
         compiler.debug(true).flag(format!("-fsanitize={sanitizers}"));
         compiler.flag("-fno-sanitize-recover=all").flag("-fno-omit-frame-pointer");
+        if sanitizers.split(',').any(|name| name == "address") {
+            compiler.define("ADDRESS_SANITIZER", None);
+        }
     }
     compiler.files(sources).files(["fiber.cpp", "block.cpp", "multiply.cpp"].map(|file| own.join(file)));
     compiler.file(tables).compile("worker_orcd_emulator");
@@ -67,12 +72,6 @@ fn tables_of(sources: &[PathBuf], parameters: &[PathBuf]) -> String {
     let _ = writeln!(text, "extern \"C\" const size_t emulator_kernel_count = {};", kernels.len());
     let _ = writeln!(text, "extern \"C\" const size_t emulator_layout_count = {};", structs.len());
     text
-}
-
-/// The names in lines that begin with `KERNEL(name, `.
-fn kernels_in(text: &str) -> Vec<String> {
-    let names = text.lines().filter_map(|line| line.strip_prefix("KERNEL(")?.split_once(','));
-    names.map(|(name, _)| name.trim().to_owned()).collect()
 }
 
 /// Name and fields of every struct without member functions.

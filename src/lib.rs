@@ -13,6 +13,7 @@
 //! | 3 | [`memory`] | the plan and the arena |
 //! | 4 | [`weights`], [`kv_cache`] | typed structs over arena regions |
 //! | 4 | [`synth`] | complete files of random weights |
+//! | 5 | [`verify`] | a device's operations against the reference's |
 //! | 5 | [`forward`], [`sampler`] | the layer, written once; seeded sampling |
 //! | 6 | [`inference`] | adapters, factory, generation loop |
 //! | 6 | [`models`] | the names under which programs of the original documentation find all that |
@@ -34,6 +35,8 @@ pub mod kv_cache;
 pub mod weights;
 
 pub mod synth;
+
+pub mod verify;
 
 pub mod forward;
 pub mod sampler;

@@ -218,7 +218,12 @@ fn a_token_reads_one_row_of_the_embedding_and_the_output() {
 fn the_largest_context_respects_the_limit() {
     let model = golden(PHI3);
     let inspect = |limit: &str| json(&["inspect", "-m", &model, "--vram-limit", limit, "-t", "2", "--json"]);
-    assert_eq!(inspect("1M")["memory"]["largest_context"], Value::Null);
+    let small = &inspect("1M")["memory"];
+    assert_eq!((&small["largest_context"], &small["fits"]), (&Value::Null, &false.into()));
+    assert_eq!(
+        (&small["limit_bytes"], &inspect("64GiB")["memory"]["fits"]),
+        (&(1 << 20).into(), &true.into())
+    );
     let most = inspect("12M")["memory"]["largest_context"].as_u64().unwrap();
     assert!(most > 0 && most < 4096, "{most}");
     // That context loads within the limit.

@@ -108,8 +108,23 @@ fn devices_that_are_not_there_are_4() {
     ] {
         // The file without a chat template is refused before the device is asked for.
         let model: &[&str] = if command[0] == "chat" { &[] } else { &["-m", &model] };
-        fails(&[command, model, &["--device", "cuda:7"]].concat(), 4, &["cuda:7", "use `cpu`"]);
+        fails(&[command, model, &["--device", "cuda:7"]].concat(), 4, &["cuda:7", "or use `cpu`"]);
+        #[cfg(not(feature = "emulator"))]
+        fails(
+            &[command, model, &["--device", "emulator"]].concat(),
+            4,
+            &["`emulator` feature", "cargo build --features emulator", "or use `cpu`"],
+        );
     }
+    // What is missing first decides: the build's kernels, the driver, the GPU.
+    let output = worker(&["inspect", "-m", &model, "--device", "cuda:7"]).assert().code(4);
+    let said = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    let reasons = [
+        ("has no CUDA kernels", "run scripts/install-nvcc"),
+        ("the NVIDIA driver is not there", "install the driver"),
+        ("none of number 7", "nvidia-smi"),
+    ];
+    assert!(reasons.iter().any(|(what, cure)| said.contains(what) && said.contains(cure)), "{said}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("weights", &["device", "gguf", "memory", "model", "ops"]),
     ("kv_cache", &["device", "memory", "model", "ops", "quant"]),
     ("synth", &["gguf", "model", "quant", "tokenizer"]),
+    ("verify", &["device", "model", "ops", "quant", "synth"]),
     ("forward", &["device", "gguf", "kv_cache", "memory", "model", "ops", "quant", "weights"]),
     ("sampler", &["ops"]),
     (
@@ -30,22 +31,23 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "quant",
             "sampler",
             "tokenizer",
+            "verify",
             "weights",
         ],
     ),
     ("models", &["inference", "model"]),
     // Plain data of lower layers may be shown and asked for; nothing there is run.
-    ("cli", &["gguf", "inference", "memory", "model", "quant", "sampler", "synth", "tokenizer"]),
+    ("cli", &["gguf", "inference", "memory", "model", "quant", "sampler", "synth", "tokenizer", "verify"]),
 ];
 
 /// The files that may hold `unsafe`, each with its proofs.
 const MAY_BE_UNSAFE: &[&str] = &[
-    "device/emulator/kernels.rs",
-    "device/emulator/mod.rs",
     "device/cuda/graph.rs",
     "device/cuda/mod.rs",
     "device/cuda/open.rs",
     "device/cuda/staging.rs",
+    "device/emulator/kernels.rs",
+    "device/emulator/mod.rs",
     "device/host.rs",
     "gguf/mmap.rs",
     "ops/reference/simd/avx2.rs",

@@ -1,13 +1,10 @@
-//! Memory under pressure: the plan is what is allocated, what does not fit is refused, and nothing grows.
+//! What lies where, what it costs, and requests held to the state of the memory. Under pressure: `vram_pressure.rs`.
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use worker_orcd::device::{allocated_bytes, allocations_made};
-use worker_orcd::gguf::Gguf;
 use worker_orcd::inference::{
     AdapterForwardConfig, DeviceChoice, InferError, LlamaInferenceAdapter, LoadOptions, Model,
     Phi3WeightLoader,
@@ -15,12 +12,6 @@ use worker_orcd::inference::{
 use worker_orcd::memory::{MemoryPlan, PlanOptions, Purpose};
 use worker_orcd::model::{CATALOG, ModelConfig};
 use worker_orcd::quant::Format;
-
-/// The counters are the process's, so tests take turns.
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -48,88 +39,7 @@ fn request(seq_len: usize, cache_len: usize) -> AdapterForwardConfig {
 }
 
 #[test]
-fn the_plan_is_what_is_allocated() {
-    let _turn = turn();
-    for context in [1, 100, 512] {
-        let gguf = Gguf::open(phi3()).unwrap();
-        let planned = Model::plan(&gguf, &phi3(), &options(context)).unwrap().total_bytes;
-        let (before, count) = (allocated_bytes(), allocations_made());
-        let model = load(context);
-        assert_eq!(allocated_bytes() - before, planned);
-        assert_eq!(allocations_made() - count, 1);
-        assert_eq!(model.total_vram_bytes, planned);
-        drop(model);
-        assert_eq!(allocated_bytes(), before);
-    }
-}
-
-#[test]
-fn a_thousand_tokens_allocate_nothing() {
-    let _turn = turn();
-    let adapter = LlamaInferenceAdapter::new_phi3(load(1100));
-    let (bytes, count) = (worker_orcd::get_vram_usage(), allocations_made());
-    adapter.prefill(&[1, 2, 3], &request(3, 0)).unwrap();
-    for _ in 0..1000 {
-        adapter.decode_token(5).unwrap();
-    }
-    assert_eq!(adapter.cache_len().unwrap(), 1003);
-    assert_eq!((worker_orcd::get_vram_usage(), allocations_made()), (bytes, count));
-}
-
-#[test]
-fn loading_and_dropping_a_hundred_times_returns_every_byte() {
-    let _turn = turn();
-    let before = allocated_bytes();
-    for _ in 0..100 {
-        load(64);
-    }
-    assert_eq!(allocated_bytes(), before);
-}
-
-#[test]
-fn a_full_context_works_and_one_token_more_is_refused() {
-    let _turn = turn();
-    let adapter = LlamaInferenceAdapter::new_phi3(load(512));
-    let full: Vec<u32> = (0..512).map(|i| i % 300).collect();
-    adapter.prefill(&full, &request(512, 0)).unwrap();
-    let error = adapter.decode_token(0).unwrap_err();
-    assert!(matches!(error, InferError::ContextLengthExceeded { requested: 513, max: 512 }), "{error}");
-    let error = adapter.prefill(&[0; 513], &request(513, 0)).unwrap_err();
-    assert!(matches!(error, InferError::ContextLengthExceeded { requested: 513, max: 512 }), "{error}");
-    adapter.prefill(&[1], &request(1, 0)).unwrap();
-}
-
-#[test]
-fn a_limit_refuses_before_anything_is_allocated() {
-    let _turn = turn();
-    let gguf = Gguf::open(phi3()).unwrap();
-    let needed = Model::plan(&gguf, &phi3(), &options(512)).unwrap().total_bytes;
-    let count = allocations_made();
-    let limited = LoadOptions { limit_bytes: Some(needed - 1), ..options(512) };
-    match Model::load(phi3(), &limited, &mut |_, _| {}) {
-        Err(InferError::AllocationFailed { what, requested, available }) => {
-            assert_eq!((requested, available), (needed, needed - 1));
-            assert!(what.contains("448 tokens would fit"), "{what}");
-        }
-        other => panic!("{other:?}"),
-    }
-    assert_eq!(allocations_made(), count);
-    let enough = LoadOptions { limit_bytes: Some(needed), ..options(512) };
-    Model::load(phi3(), &enough, &mut |_, _| {}).unwrap();
-}
-
-#[test]
-fn a_context_beyond_all_memory_is_refused() {
-    let _turn = turn();
-    let error = Model::load(phi3(), &options(1 << 40), &mut |_, _| {}).unwrap_err();
-    assert!(matches!(error, InferError::AllocationFailed { .. }), "{error}");
-    let error = Model::load(phi3(), &options(usize::MAX), &mut |_, _| {}).unwrap_err();
-    assert!(error.to_string().contains("context"), "{error}");
-}
-
-#[test]
 fn requests_are_held_to_the_state() {
-    let _turn = turn();
     let adapter = LlamaInferenceAdapter::new_phi3(load(64));
     let field = |config: AdapterForwardConfig, ids: &[u32]| match adapter.prefill(ids, &config) {
         Err(InferError::StateMismatch { field, .. }) => field,
@@ -160,7 +70,6 @@ fn requests_are_held_to_the_state() {
 
 #[test]
 fn tensors_lie_where_their_shapes_say() {
-    let _turn = turn();
     let model = load(64);
     let weights = model.weights();
     let config = &model.config;
@@ -184,7 +93,6 @@ fn tensors_lie_where_their_shapes_say() {
 
 #[test]
 fn the_documented_estimate_is_the_model_at_sixteen_bits() {
-    let _turn = turn();
     let config = ModelConfig::phi3_mini_4k();
     assert_eq!(config.num_q_heads, config.num_kv_heads);
     let bytes = Phi3WeightLoader::calculate_vram_usage(&config);
@@ -193,7 +101,6 @@ fn the_documented_estimate_is_the_model_at_sixteen_bits() {
 
 #[test]
 fn the_cache_costs_what_the_arithmetic_says() {
-    let _turn = turn();
     let phi3 = ModelConfig::phi3_mini_4k();
     assert_eq!(MemoryPlan::kv_bytes_per_token(&phi3, Format::F16), 384 * 1024);
     for row in &CATALOG {

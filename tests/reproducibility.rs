@@ -1,30 +1,31 @@
 //! The same seed gives the same bytes: over runs, chunks, threads, neighbours and the way a prompt is fed.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use common::device::devices;
 use worker_orcd::inference::{
     CancelToken, DeviceChoice, GenerateOptions, LoadOptions, Model, Prompt, StopReason, TextModel,
 };
 use worker_orcd::sampler::SamplerConfig;
 
 fn boxed() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("assets/box.gguf")
+    common::root().join("assets/box.gguf")
 }
 
-fn options(chunk: usize, n_threads: usize) -> LoadOptions {
-    LoadOptions {
-        device: DeviceChoice::Cpu,
-        n_threads: Some(n_threads),
-        context: Some(256),
-        chunk,
-        ..LoadOptions::default()
-    }
+fn options(device: DeviceChoice, chunk: usize, n_threads: usize) -> LoadOptions {
+    LoadOptions { device, n_threads: Some(n_threads), context: Some(256), chunk, ..LoadOptions::default() }
+}
+
+fn load_on(device: DeviceChoice, chunk: usize, n_threads: usize) -> TextModel {
+    TextModel::load(boxed(), &options(device, chunk, n_threads), &mut |_, _| {}).unwrap()
 }
 
 fn load(chunk: usize, n_threads: usize) -> TextModel {
-    TextModel::load(boxed(), &options(chunk, n_threads), &mut |_, _| {}).unwrap()
+    load_on(DeviceChoice::Cpu, chunk, n_threads)
 }
 
 fn warm(seed: u64) -> GenerateOptions {
@@ -34,6 +35,12 @@ fn warm(seed: u64) -> GenerateOptions {
         ignore_eos: true,
         ..GenerateOptions::default()
     }
+}
+
+/// The same for a device; an emulated one takes its time.
+fn brief(device: DeviceChoice, seed: u64) -> GenerateOptions {
+    let is_slow = device.to_string() == "emulator";
+    GenerateOptions { max_tokens: Some(if is_slow { 6 } else { 24 }), ..warm(seed) }
 }
 
 const PROMPTS: [&str; 5] = [
@@ -46,31 +53,37 @@ const PROMPTS: [&str; 5] = [
 
 #[test]
 fn ten_runs_of_five_prompts_are_identical() {
-    let model = load(512, 2);
-    let mut seed_matters = false;
-    for prompt in PROMPTS {
-        let first = model.generate(Prompt::Text(prompt), &warm(42), &mut |_| {}).unwrap();
-        assert_eq!(first.ids.len(), 24);
-        for _ in 1..10 {
-            let again = model.generate(Prompt::Text(prompt), &warm(42), &mut |_| {}).unwrap();
-            assert_eq!(again.ids, first.ids, "{prompt}");
-            assert_eq!(again.text, first.text, "{prompt}");
+    for device in devices() {
+        let model = load_on(device, 512, 2);
+        let run =
+            |prompt, seed| model.generate(Prompt::Text(prompt), &brief(device, seed), &mut |_| {}).unwrap();
+        let mut seed_matters = false;
+        for prompt in PROMPTS {
+            let first = run(prompt, 42);
+            assert_eq!(Some(first.ids.len()), brief(device, 42).max_tokens);
+            for _ in 1..10 {
+                let again = run(prompt, 42);
+                assert_eq!(again.ids, first.ids, "{device}: {prompt}");
+                assert_eq!(again.text, first.text, "{device}: {prompt}");
+            }
+            seed_matters |= run(prompt, 43).ids != first.ids;
         }
-        let other = model.generate(Prompt::Text(prompt), &warm(43), &mut |_| {}).unwrap();
-        seed_matters |= other.ids != first.ids;
+        assert!(seed_matters, "{device}: another seed gave the same text for every prompt");
     }
-    assert!(seed_matters, "another seed gave the same text for every prompt");
 }
 
 #[test]
 fn chunks_threads_and_a_fresh_load_change_nothing() {
-    let whole = load(512, 1);
-    for (chunk, threads) in [(1, 1), (3, 2), (512, 2)] {
-        let other = load(chunk, threads);
-        for prompt in PROMPTS {
-            let expected = whole.generate(Prompt::Text(prompt), &warm(7), &mut |_| {}).unwrap();
-            let got = other.generate(Prompt::Text(prompt), &warm(7), &mut |_| {}).unwrap();
-            assert_eq!(got.ids, expected.ids, "chunk {chunk}, {threads} threads: {prompt}");
+    for device in devices() {
+        let whole = load_on(device, 512, 1);
+        for (chunk, threads) in [(1, 1), (3, 2), (512, 2)] {
+            let other = load_on(device, chunk, threads);
+            for prompt in PROMPTS {
+                let run = |model: &TextModel| {
+                    model.generate(Prompt::Text(prompt), &brief(device, 7), &mut |_| {}).unwrap().ids
+                };
+                assert_eq!(run(&other), run(&whole), "{device}, chunk {chunk}, {threads} threads: {prompt}");
+            }
         }
     }
 }
@@ -86,21 +99,25 @@ fn a_reply_can_be_replayed_from_its_middle() {
 
 #[test]
 fn two_threads_generating_at_once_do_not_meet() {
-    let model = load(512, 2);
-    let expected: Vec<Vec<u32>> = PROMPTS
-        .iter()
-        .map(|prompt| model.generate(Prompt::Text(prompt), &warm(9), &mut |_| {}).unwrap().ids)
-        .collect();
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                for (prompt, expected) in PROMPTS.iter().zip(&expected) {
-                    let got = model.generate(Prompt::Text(prompt), &warm(9), &mut |_| {}).unwrap();
-                    assert_eq!(&got.ids, expected);
-                }
-            });
-        }
-    });
+    for device in devices() {
+        // One model that both use, and one for each.
+        let (shared, own) = (load_on(device, 512, 2), [load_on(device, 512, 2), load_on(device, 512, 1)]);
+        let run = |model: &TextModel, prompt| {
+            model.generate(Prompt::Text(prompt), &brief(device, 9), &mut |_| {}).unwrap().ids
+        };
+        let expected = PROMPTS.map(|prompt| run(&shared, prompt));
+        std::thread::scope(|scope| {
+            for own in &own {
+                let (expected, run, shared) = (&expected, &run, &shared);
+                scope.spawn(move || {
+                    for (prompt, expected) in PROMPTS.iter().zip(expected) {
+                        assert_eq!(&run(shared, prompt), expected, "{device}");
+                        assert_eq!(&run(own, prompt), expected, "{device}");
+                    }
+                });
+            }
+        });
+    }
 }
 
 #[test]
@@ -129,7 +146,7 @@ fn a_stop_text_ends_the_generation_and_is_left_out() {
 fn a_cancelled_generation_keeps_what_it_has() {
     let cancel = CancelToken::default();
     let options = GenerateOptions { cancel: cancel.clone(), ..warm(5) };
-    let mut model = Model::load(boxed(), &self::options(512, 1), &mut |_, _| {}).unwrap();
+    let mut model = Model::load(boxed(), &self::options(DeviceChoice::Cpu, 512, 1), &mut |_, _| {}).unwrap();
     let mut seen = 0;
     let tokens = model
         .generate(&[1, 2, 3], &options, &mut |_| {

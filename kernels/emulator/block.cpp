@@ -5,6 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef ADDRESS_SANITIZER
+#include <sanitizer/asan_interface.h>
+#endif
 
 namespace emulator {
 
@@ -28,7 +31,9 @@ bool Block::run(const Launch &of, const uint32_t (&index)[3], char *message, siz
     thread_index = &running->index;
     switch_context(outside, running->context);
     allocations.clear();
-    return error[0] == 0;
+    const bool went_well = error[0] == 0;
+    if (!went_well) threads.clear(); // fibers that will never go on
+    return went_well;
 }
 
 void Block::prepare() {
@@ -203,10 +208,15 @@ uint8_t *Block::dynamic() {
     return shared(&tag, launch->shared_bytes);
 }
 
-// Copies are done when they are waited for, so that a wait that is missing shows.
+// Copies are done when they are waited for, so that a wait that is missing shows; where the order is drawn, some are
+// done at once, so that a copy over what others still read shows too.
 void Block::copy(void *shared, const void *global) {
     if (((uintptr_t)shared | (uintptr_t)global) % 16 != 0) fail("copies between addresses that are no multiples of 16");
-    running->copies.push_back({shared, global, running->group});
+    if (launch->shuffled && random() % 2) {
+        memcpy(shared, global, 16);
+    } else {
+        running->copies.push_back({shared, global, running->group});
+    }
 }
 
 void Block::commit() { running->group++; }
@@ -242,4 +252,11 @@ extern "C" bool emulator_run_block(const emulator::Launch *launch, const uint32_
                                    size_t error_bytes) {
     static thread_local const std::unique_ptr<emulator::Block> block = std::make_unique<emulator::Block>();
     return block->run(*launch, *index, error, error_bytes);
+}
+
+// Memory that no kernel may touch, such as what pads an allocation: the address sanitizer is told.
+extern "C" void emulator_forbid([[maybe_unused]] const void *memory, [[maybe_unused]] size_t bytes) {
+#ifdef ADDRESS_SANITIZER
+    __asan_poison_memory_region(memory, bytes);
+#endif
 }

@@ -4,10 +4,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#ifdef __SANITIZE_ADDRESS__
+#ifdef ADDRESS_SANITIZER
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
-constexpr size_t STACK_BYTES = 1 << 20;
+constexpr size_t STACK_BYTES = 256 << 10;
 #else
 constexpr size_t STACK_BYTES = 64 << 10;
 #endif
@@ -92,13 +92,15 @@ Stack::Stack() {
     memory = static_cast<char *>(mapped);
 }
 
-Stack::~Stack() { munmap(memory, page_bytes() + STACK_BYTES); }
+Stack::~Stack() {
+#ifdef ADDRESS_SANITIZER
+    __asan_unpoison_memory_region(memory + page_bytes(), STACK_BYTES); // of what ran here and was abandoned
+#endif
+    munmap(memory, page_bytes() + STACK_BYTES);
+}
 
 Context Stack::start(void (*entry)(), size_t number) {
     char *bottom = memory + page_bytes();
-#ifdef __SANITIZE_ADDRESS__
-    __asan_unpoison_memory_region(bottom, STACK_BYTES); // a fiber that was abandoned has left its marks
-#endif
     const size_t colour = number % 32 * 320;
     void **words = reinterpret_cast<void **>(bottom + STACK_BYTES - colour) - SAVED_WORDS;
     for (size_t i = 0; i < SAVED_WORDS; i++) words[i] = nullptr;
@@ -106,7 +108,7 @@ Context Stack::start(void (*entry)(), size_t number) {
     return {words, bottom, STACK_BYTES, nullptr};
 }
 
-#ifdef __SANITIZE_ADDRESS__
+#ifdef ADDRESS_SANITIZER
 // The bounds of the system thread's own stack are first learnt here, from the switch away from it.
 static void landed(void *fake_stack) {
     __sanitizer_finish_switch_fiber(fake_stack, &left->stack, &left->stack_bytes);

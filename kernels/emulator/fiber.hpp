@@ -18,8 +18,8 @@ class Stack {
     Stack();
     ~Stack();
     Stack(const Stack &) = delete;
-    // A context in which `entry` is about to be called, whatever ran on the stack before. Stacks with different
-    // numbers begin at different offsets of a page, so that their hot lines do not share the cache's few ways.
+    // A context in which `entry` is about to be called. Stacks with different numbers begin at different offsets of a
+    // page, so that their hot lines do not share the cache's few ways.
     Context start(void (*entry)(), size_t number);
 
   private:

@@ -1,4 +1,5 @@
-// Kernels that show what the emulator finds: tests/emulator_runtime.rs runs them.
+// Kernels that show what the emulator computes and what it finds; tests/emulator_runtime.rs runs them. All but the first
+// run as one block, with a few words a thread in and out; the wrong ones are wrong in one way each.
 #include "reduce.cuh"
 
 struct SelftestParams {
@@ -7,9 +8,169 @@ struct SelftestParams {
     uint32_t n, unused;
 };
 
+// ---- right
+
 // out[block] = the sum of in[block][256], as float.
 KERNEL(selftest_sum, SelftestParams, 256, 1) {
-    const float value = float_of(p.in[blockIdx.x * blockDim.x + threadIdx.x]);
-    const float sum = block_sum<256>(value);
+    const float sum = block_sum<256>(float_of(p.in[blockIdx.x * blockDim.x + threadIdx.x]));
     if (threadIdx.x == 0) p.out[blockIdx.x] = bits_of(sum);
+}
+
+// out[0][thread] = in[thread ^ n], out[1][thread] = in of lane (thread + n) mod 32, within each warp.
+KERNEL(selftest_shuffles, SelftestParams, 1024, 1) {
+    const uint32_t value = p.in[threadIdx.x];
+    p.out[threadIdx.x] = shuffle_xor(value, p.n);
+    p.out[blockDim.x + threadIdx.x] = shuffle(value, (lane_index() + p.n) % WARP);
+}
+
+// out[16][8] = a[16][K] · b[8][K] of bytes, for three kinds of product; in holds a, then b, four columns a word.
+DEVICE void store_product(const SelftestParams &p, int kind, const int (&c)[4]) {
+    const int g = lane_index() / 4, t = lane_index() % 4;
+    for (int i = 0; i < 4; i++) p.out[128 * kind + (g + i / 2 * 8) * 8 + 2 * t + i % 2] = c[i];
+}
+
+KERNEL(selftest_products, SelftestParams, 32, 1) {
+    const int g = lane_index() / 4, t = lane_index() % 4;
+    const uint32_t *b = p.in + 16 * 8;
+    const uint32_t a[4] = {p.in[g * 8 + t], p.in[(g + 8) * 8 + t], p.in[g * 8 + 4 + t], p.in[(g + 8) * 8 + 4 + t]};
+    int c[4];
+    mma_k32_us(c, a, b[g * 8 + t], b[g * 8 + 4 + t]);
+    store_product(p, 0, c);
+    mma_k32_ss(c, a, b[g * 8 + t], b[g * 8 + 4 + t]);
+    store_product(p, 1, c);
+    mma_k16_ss(c, a[0], a[1], b[g * 8 + t]);
+    store_product(p, 2, c);
+}
+
+// out[i] = the float of half i, and its upper half the half of in[i], for i < n.
+KERNEL(selftest_halves, SelftestParams, 1024, 1) {
+    for (uint32_t i = threadIdx.x; i < p.n; i += blockDim.x) {
+        p.out[i] = bits_of(half_to_float((uint16_t)i));
+        p.out[p.n + i] = float_to_half(float_of(p.in[i]));
+    }
+}
+
+// ---- background copies: out[thread] = in[thread] where the wait came before
+
+DEVICE void copy_two_groups(const SelftestParams &p, uint32_t *shared) {
+    copy_async(shared + 4 * threadIdx.x, p.in + 4 * threadIdx.x);
+    copy_async_commit();
+    copy_async(shared + 4 * (blockDim.x + threadIdx.x), p.in + 4 * (blockDim.x + threadIdx.x));
+    copy_async_commit();
+}
+
+DEVICE void store_copies(const SelftestParams &p, const uint32_t *shared) {
+    __syncthreads();
+    for (uint32_t i = threadIdx.x; i < 8 * blockDim.x; i += blockDim.x) p.out[i] = shared[i];
+}
+
+KERNEL(selftest_copies, SelftestParams, 64, 1) {
+    SHARED(Words4, staged, [128]);
+    copy_two_groups(p, (uint32_t *)staged);
+    copy_async_wait<0>();
+    store_copies(p, (uint32_t *)staged);
+}
+
+KERNEL(selftest_copies_of_one_group, SelftestParams, 64, 1) {
+    SHARED(Words4, staged, [128]);
+    copy_two_groups(p, (uint32_t *)staged);
+    copy_async_wait<1>();
+    store_copies(p, (uint32_t *)staged);
+}
+
+KERNEL(selftest_copies_without_wait, SelftestParams, 64, 1) {
+    SHARED(Words4, staged, [128]);
+    copy_two_groups(p, (uint32_t *)staged);
+    store_copies(p, (uint32_t *)staged);
+}
+
+KERNEL(selftest_copy_unaligned, SelftestParams, 64, 1) {
+    SHARED(Words4, staged, [2]);
+    copy_async((uint32_t *)staged + 1, p.in);
+}
+
+// ---- wrong
+
+// Reads what the next thread writes, without a barrier between.
+KERNEL(selftest_race, SelftestParams, 1024, 1) {
+    SHARED(uint32_t, values, [1024]);
+    values[threadIdx.x] = p.in[threadIdx.x];
+    p.out[threadIdx.x] = values[(threadIdx.x + 1) % blockDim.x];
+}
+
+// Copies over what the next thread still reads.
+KERNEL(selftest_race_of_copies, SelftestParams, 64, 1) {
+    SHARED(Words4, values, [64]);
+    values[threadIdx.x] = Words4{threadIdx.x + 1, 0, 0, 0};
+    __syncthreads();
+    copy_async(&values[threadIdx.x], p.in);
+    copy_async_commit();
+    p.out[threadIdx.x] = values[(threadIdx.x + 1) % blockDim.x].x;
+    copy_async_wait<0>();
+}
+
+// Every block writes one word: the last one wins.
+KERNEL(selftest_race_of_blocks, SelftestParams, 32, 1) {
+    if (threadIdx.x == 0) p.out[0] = blockIdx.x;
+}
+
+KERNEL(selftest_unwritten, SelftestParams, 1024, 1) {
+    SHARED(uint32_t, values, [1024]);
+    p.out[threadIdx.x] = values[threadIdx.x];
+}
+
+KERNEL(selftest_unwritten_dynamic, SelftestParams, 1024, 1) {
+    DYNAMIC_SHARED(values);
+    p.out[threadIdx.x] = values[threadIdx.x];
+}
+
+// Threads from n on return before the barrier.
+KERNEL(selftest_barrier_of_some, SelftestParams, 1024, 1) {
+    if (threadIdx.x >= p.n) return;
+    __syncthreads();
+    p.out[threadIdx.x] = 1;
+}
+
+// Lanes from n on skip the shuffle, and wait for the others at a barrier.
+KERNEL(selftest_shuffle_of_some, SelftestParams, 32, 1) {
+    uint32_t value = threadIdx.x;
+    if (threadIdx.x < p.n) value = shuffle_xor(value, 1);
+    __syncthreads();
+    p.out[threadIdx.x] = value;
+}
+
+// Lanes of one warp meet for different things.
+KERNEL(selftest_meetings, SelftestParams, 32, 1) {
+    if (threadIdx.x % 2 == 0) {
+        __syncwarp();
+    } else {
+        p.out[threadIdx.x] = shuffle_xor(threadIdx.x, 2);
+    }
+}
+
+// Reads byte n of dynamic shared memory.
+KERNEL(selftest_read_shared, SelftestParams, 32, 1) {
+    DYNAMIC_SHARED(bytes);
+    p.out[threadIdx.x] = bytes[p.n];
+}
+
+// Reads word n of in.
+KERNEL(selftest_read_global, SelftestParams, 32, 1) { p.out[threadIdx.x] = p.in[p.n]; }
+
+// ---- for measurements
+
+KERNEL(selftest_many_meetings, SelftestParams, 256, 1) {
+    for (uint32_t i = 0; i < p.n; i++) __syncwarp();
+}
+
+KERNEL(selftest_many_products, SelftestParams, 256, 1) {
+    uint32_t a[4] = {p.in[0], p.in[1], p.in[2], p.in[3]};
+    uint32_t sum = 0;
+    for (uint32_t i = 0; i < p.n; i++) {
+        int c[4];
+        mma_k32_us(c, a, p.in[4], p.in[5]);
+        sum += c[0];
+        a[0] += sum;
+    }
+    p.out[threadIdx.x] = sum;
 }

@@ -9,7 +9,7 @@ use crate::inference::{DeviceChoice, LoadOptions};
 use crate::quant::Format;
 use crate::sampler::SamplerConfig;
 
-use super::values::{OrNone, bytes, pair};
+use super::values::{OrNone, bytes, format, named, pair};
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 success, 1 failure, 2 usage, 3 the model or tokenizer is missing or unsound, 4 no such device,
@@ -40,6 +40,8 @@ pub(super) enum Command {
     Synth(SynthArgs),
     /// Measure prompt processing and generation
     Bench(BenchArgs),
+    /// Hold every operation of a device to the reference, on random operands
+    Verify(VerifyArgs),
 }
 
 /// Which files.
@@ -56,7 +58,7 @@ pub(super) struct ModelArgs {
 /// How a model is loaded.
 #[derive(Debug, Args)]
 pub(super) struct LoadArgs {
-    /// Where the model runs: auto, cpu or cuda:N
+    /// Where the model runs: auto, cpu, cuda:N, or emulator (a build with that feature)
     #[arg(long, env = "WORKER_ORCD_DEVICE", default_value = "auto")]
     pub device: DeviceChoice,
     /// Worker threads of the CPU [default: as many as the machine has]
@@ -327,6 +329,31 @@ pub(super) enum BenchOutput {
     Md,
     Csv,
     Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    /// The device to verify: auto, cpu, cuda:N, or emulator (a build with that feature)
+    #[arg(long, env = "WORKER_ORCD_DEVICE", default_value = "auto")]
+    pub device: DeviceChoice,
+    /// Worker threads of the CPU, which computes what is expected [default: as many as the machine has]
+    #[arg(short, long, env = "WORKER_ORCD_THREADS", value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+    /// Decides all operands; -1 draws one and prints it on stderr
+    #[arg(short, long, default_value = "-1", value_name = "N", allow_negative_numbers = true)]
+    pub seed: OrNone<u64>,
+    /// Take every row of every matrix and long contexts: minutes on a GPU, hours elsewhere
+    #[arg(long)]
+    pub full: bool,
+    /// Formats of matrices to verify, separated by commas [default: all]
+    #[arg(long, value_delimiter = ',', value_parser = format, value_name = "NAME")]
+    pub format: Vec<Format>,
+    /// Named models whose shapes are verified, separated by commas [default: all]
+    #[arg(long, value_delimiter = ',', value_parser = named, value_name = "NAME")]
+    pub model: Vec<String>,
+    /// Print everything as one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[cfg(test)]

@@ -28,6 +28,9 @@ pub(super) enum CliError {
     /// A file of logits cannot be written.
     #[error("cannot write `{}`: {source}", path.display())]
     Write { path: PathBuf, source: SafeTensorError },
+    /// A device is further from the reference than it may be.
+    #[error("{failures} of {total} checks failed; `--seed {seed}` repeats them")]
+    Verify { failures: usize, total: usize, seed: u64 },
     /// A trace cannot be written.
     #[error("cannot write `{}`: {source}", path.display())]
     WriteTrace { path: PathBuf, source: io::Error },
@@ -49,7 +52,9 @@ impl CliError {
             // Only the disk is nobody's fault.
             Self::Synth(SynthError::Gguf(_)) => Fault::Failure as u8,
             Self::Synth(_) | Self::NoPrompt | Self::NotUtf8 { .. } => Fault::Usage as u8,
-            Self::Read { .. } | Self::Write { .. } | Self::WriteTrace { .. } => Fault::Failure as u8,
+            Self::Read { .. } | Self::Write { .. } | Self::WriteTrace { .. } | Self::Verify { .. } => {
+                Fault::Failure as u8
+            }
             // Whoever read our output has had enough.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Self::Output(_) => Fault::Failure as u8,

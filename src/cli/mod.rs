@@ -15,6 +15,7 @@ mod source;
 mod synth;
 mod tokenize;
 mod values;
+mod verify;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -53,6 +54,7 @@ fn run(command: &Command) -> Result<(), CliError> {
         Command::Logits(args) => logits::run(args),
         Command::Synth(args) => synth::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Verify(args) => verify::run(args),
     }
 }
 

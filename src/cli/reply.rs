@@ -69,7 +69,7 @@ impl Replier {
 }
 
 /// A seed that is short enough to type again.
-fn random_seed() -> u64 {
+pub(super) fn random_seed() -> u64 {
     RandomState::new().build_hasher().finish() >> 32
 }
 

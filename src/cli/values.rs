@@ -3,6 +3,9 @@
 use std::ffi::OsString;
 use std::str::FromStr;
 
+use crate::model::CATALOG;
+use crate::quant::{FORMATS, Format};
+
 /// llama.cpp's flags of several letters behind one dash, which clap does not know.
 const LONG_SHORTS: [(&str, &str); 5] = [
     ("-mt", "--tokenizer"),
@@ -52,6 +55,26 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
 pub(super) fn pair(text: &str) -> Result<(usize, usize), String> {
     let parts = text.split_once(',').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
     parts.ok_or_else(|| format!("`{text}` is not two numbers, such as 512,128"))
+}
+
+/// A format by ggml's name, in upper or lower case.
+pub(super) fn format(text: &str) -> Result<Format, String> {
+    let row = FORMATS.iter().find(|row| row.name.eq_ignore_ascii_case(text));
+    row.map(|row| row.format).ok_or_else(|| {
+        let known: Vec<&str> = FORMATS.iter().map(|row| row.name).collect();
+        format!("`{text}` is no format; formats are {}", known.join(", "))
+    })
+}
+
+/// A named model.
+pub(super) fn named(text: &str) -> Result<String, String> {
+    match CATALOG.iter().find(|row| row.name == text) {
+        Some(row) => Ok(row.name.to_owned()),
+        None => {
+            let known: Vec<&str> = CATALOG.iter().map(|row| row.name).collect();
+            Err(format!("`{text}` is no named model; there are {}", known.join(", ")))
+        }
+    }
 }
 
 #[cfg(test)]

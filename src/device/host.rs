@@ -44,6 +44,11 @@ impl HostAllocation {
     pub(super) fn start(&self) -> *mut u8 {
         self.start.as_ptr()
     }
+    /// How many bytes there are from `start` on, padding included.
+    #[cfg(feature = "emulator")]
+    pub(super) fn bytes_to_end(&self) -> usize {
+        self.layout.size() - (self.start.as_ptr() as usize - self.block.as_ptr() as usize)
+    }
 }
 
 impl Drop for HostAllocation {

@@ -4,18 +4,18 @@
 //! `&mut` to one is exclusive. [`Buffer`] is a region read as elements of one type.
 
 mod buffer;
+pub mod cuda;
 #[cfg(feature = "emulator")]
 mod emulator;
-pub mod cuda;
 mod host;
 mod launch;
 
 pub use buffer::{Buffer, Region, allocated_bytes, allocations_made};
+pub use cuda::{CudaDevice, CudaUnavailable};
 #[cfg(all(test, feature = "emulator"))]
 pub(crate) use emulator::layouts;
 #[cfg(feature = "emulator")]
 pub use emulator::{EmulatorDevice, EmulatorOptions, kernel_names, launched_kernels};
-pub use cuda::{CudaDevice, CudaUnavailable};
 pub use host::HostDevice;
 pub use launch::{Grid, Launch};
 

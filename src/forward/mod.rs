@@ -148,6 +148,7 @@ impl<O: Ops> Engine<O> {
         let cache = KvCache::new(&config, options.context, options.kv_format, &mut arena)?;
         let scratch = Scratch::new(&config, &mut arena)?;
         let workspace = ops.workspace(&config, limits(&options), arena.take(region::WORKSPACE)?)?;
+        arena.finish()?;
         Ok(Self { ops, config, weights, cache, scratch, workspace, plan })
     }
 

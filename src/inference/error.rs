@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::device::DeviceError;
+use crate::device::{CudaUnavailable, DeviceError};
 use crate::forward::EngineError;
 use crate::gguf::GgufError;
 use crate::kv_cache::CacheError;
@@ -126,22 +126,24 @@ pub enum InferError {
     /// A sampling parameter, or logits without a number.
     #[error(transparent)]
     Sampler(#[from] SamplerError),
-    /// The device asked for is not there.
-    #[error("there is no device `{device}`: {reason}; use `cpu`")]
+    /// The device asked for cannot be used here.
+    #[error("device `{device}` cannot be used: {reason}; or use `cpu`")]
     NoDevice {
         /// The device asked for.
         device: String,
-        /// Why.
+        /// What is missing, and the cure.
         reason: String,
     },
-    /// This build has no kernels for the device.
-    #[error("device `{device}` needs CUDA kernels, and this build of worker-orcd has none; use `cpu`")]
+    /// This build has no kernels for the device, or none that it takes.
+    #[error("device `{device}` cannot be used: {reason}; or use `cpu`")]
     NoKernels {
         /// The device asked for.
         device: String,
+        /// What is missing, and the cure.
+        reason: String,
     },
     /// A device name that means nothing.
-    #[error("`{name}` is not a device; devices are `auto`, `cpu` and `cuda:N`")]
+    #[error("`{name}` is not a device; devices are `auto`, `cpu`, `cuda:N` and `emulator`")]
     UnknownDevice {
         /// The name.
         name: String,
@@ -215,6 +217,17 @@ impl InferError {
             }
             ModelError::MissingTensor { name, hint, .. } => Self::MissingTensor { path, tensor: name, hint },
             source => Self::BadModel { path, source },
+        }
+    }
+
+    /// A GPU that cannot be used.
+    pub(super) fn of_gpu(ordinal: usize, why: &CudaUnavailable) -> Self {
+        let (device, reason) = (format!("cuda:{ordinal}"), why.to_string());
+        match why {
+            CudaUnavailable::NoKernels { .. } | CudaUnavailable::KernelsRefused { .. } => {
+                Self::NoKernels { device, reason }
+            }
+            _ => Self::NoDevice { device, reason },
         }
     }
 

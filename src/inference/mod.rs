@@ -10,6 +10,7 @@ mod stop;
 mod tensors;
 mod text;
 mod typed;
+mod verify;
 
 pub use crate::ops::profile::Event;
 pub use adapter::{AdapterForwardConfig, LlamaInferenceAdapter};
@@ -24,3 +25,4 @@ pub use typed::{
     Llama, Llama31, LlamaWeightLoader, MODELS, ModelKind, ModelRow, Phi3, Phi3WeightLoader, Phi4, Qwen2,
     Qwen2WeightLoader, Qwen3, Qwen3WeightLoader, SmolLm2, Typed, WeightLoader, open_tokenizer,
 };
+pub use verify::verify_device;

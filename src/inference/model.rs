@@ -11,7 +11,7 @@ use crate::ops::profile::Event;
 use crate::quant::Format;
 use crate::tokenizer::Tokenizer;
 
-use super::runner::{self, Runner};
+use super::runner::{self, Runner, Source};
 use super::tensors::DeviceTensors;
 use super::{DeviceChoice, InferError};
 
@@ -97,8 +97,8 @@ impl Model {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, InferError> {
         let config = ModelConfig::from_gguf(gguf).map_err(|error| InferError::of_model(path, error))?;
-        let engine_options = engine_options(&config, options);
-        let runner = runner::load(options, path, gguf, config, engine_options, progress)?;
+        let source = Source { path, gguf, config: &config, options: engine_options(&config, options) };
+        let runner = runner::load(options, &source, progress)?;
         Ok(Self {
             config: runner.config().clone(),
             total_vram_bytes: runner.plan().total_bytes,
@@ -114,8 +114,8 @@ impl Model {
     /// As for [`Model::load`], but for the allocation.
     pub fn plan(gguf: &Gguf, path: &Path, options: &LoadOptions) -> Result<MemoryPlan, InferError> {
         let config = ModelConfig::from_gguf(gguf).map_err(|error| InferError::of_model(path, error))?;
-        let engine_options = engine_options(&config, options);
-        runner::plan(options.device, options.n_threads, path, gguf, &config, engine_options)
+        let source = Source { path, gguf, config: &config, options: engine_options(&config, options) };
+        runner::plan(options.device, options.n_threads, &source)
     }
 
     /// The largest context, up to the model's own, with which a file would fit what its device has now and what

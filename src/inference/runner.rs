@@ -3,15 +3,18 @@
 use std::path::Path;
 use std::str::FromStr;
 
-use crate::device::{Device, HostDevice};
+use crate::device::{CudaDevice, Device, HostDevice, Launch, MemoryInfo};
+#[cfg(feature = "emulator")]
+use crate::device::{EmulatorDevice, EmulatorOptions};
 use crate::forward::{self, Engine, EngineError, EngineOptions, OpsBytes};
 use crate::gguf::Gguf;
 use crate::kv_cache::{CacheError, Sequence};
 use crate::memory::MemoryPlan;
 use crate::model::ModelConfig;
-use crate::ops::Ops;
+use crate::ops::kernel::KernelOps;
 use crate::ops::profile::{Event, Profiled};
 use crate::ops::reference::ReferenceOps;
+use crate::ops::{Ops, PassLimits};
 
 use super::tensors::DeviceTensors;
 use super::{InferError, LoadOptions};
@@ -26,6 +29,8 @@ pub enum DeviceChoice {
     Cpu,
     /// The GPU of this number.
     Cuda(usize),
+    /// The GPU's kernels on the host: for tests.
+    Emulator,
 }
 
 impl FromStr for DeviceChoice {
@@ -36,6 +41,7 @@ impl FromStr for DeviceChoice {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
             "cuda" => Ok(Self::Cuda(0)),
+            "emulator" => Ok(Self::Emulator),
             _ => {
                 let number = name.strip_prefix("cuda:").ok_or_else(unknown)?;
                 if !number.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -53,6 +59,7 @@ impl std::fmt::Display for DeviceChoice {
             Self::Auto => f.write_str("auto"),
             Self::Cpu => f.write_str("cpu"),
             Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+            Self::Emulator => f.write_str("emulator"),
         }
     }
 }
@@ -62,38 +69,100 @@ impl std::fmt::Display for DeviceChoice {
 pub(super) enum Usable {
     /// The reference operations on the host.
     Cpu,
+    /// The kernels on the GPU of this number.
+    Cuda(usize),
+    /// The kernels on the host.
+    #[cfg(feature = "emulator")]
+    Emulator,
 }
 
 impl DeviceChoice {
-    /// The device that will run.
+    /// The device that will run. Takes no memory of it.
     ///
     /// # Errors
-    /// [`InferError::NoKernels`] for a GPU: this build has no kernels.
+    /// [`InferError::NoKernels`] or [`InferError::NoDevice`]: what is missing, and the cure.
     pub(super) fn resolve(self) -> Result<Usable, InferError> {
         match self {
-            Self::Auto | Self::Cpu => Ok(Usable::Cpu),
-            Self::Cuda(_) => Err(InferError::NoKernels { device: self.to_string() }),
+            Self::Cpu => Ok(Usable::Cpu),
+            Self::Auto => Ok(CudaDevice::available(0).map_or(Usable::Cpu, |()| Usable::Cuda(0))),
+            Self::Cuda(ordinal) => {
+                CudaDevice::available(ordinal).map_err(|why| InferError::of_gpu(ordinal, &why))?;
+                Ok(Usable::Cuda(ordinal))
+            }
+            #[cfg(feature = "emulator")]
+            Self::Emulator => Ok(Usable::Emulator),
+            #[cfg(not(feature = "emulator"))]
+            Self::Emulator => Err(InferError::NoDevice {
+                device: self.to_string(),
+                reason: "it was built without the `emulator` feature (cargo build --features emulator)"
+                    .to_owned(),
+            }),
         }
     }
     /// The name of the device that will run, such as `cpu`.
     ///
     /// # Errors
     /// The device cannot be used here.
-    pub fn resolved_name(self) -> Result<&'static str, InferError> {
-        match self.resolve()? {
-            Usable::Cpu => Ok("cpu"),
-        }
+    pub fn resolved_name(self) -> Result<String, InferError> {
+        let device = match self.resolve()? {
+            Usable::Cpu => Self::Cpu,
+            Usable::Cuda(ordinal) => Self::Cuda(ordinal),
+            #[cfg(feature = "emulator")]
+            Usable::Emulator => Self::Emulator,
+        };
+        Ok(device.to_string())
     }
     /// Bytes that an allocation on the device could have now; `None` where the system does not tell.
     ///
     /// # Errors
     /// The device cannot be used here.
     pub fn available_bytes(self) -> Result<Option<u64>, InferError> {
-        let memory = match self.resolve()? {
+        let memory: Option<MemoryInfo> = match self.resolve()? {
             Usable::Cpu => HostDevice.memory_info()?,
+            Usable::Cuda(ordinal) => gpu(ordinal)?.memory_info()?,
+            #[cfg(feature = "emulator")]
+            Usable::Emulator => emulator(None)?.memory_info()?,
         };
         Ok(memory.map(|memory| memory.available))
     }
+    /// Bytes of a GPU that the driver took for itself and the kernels, which no plan holds; `None` where there is no
+    /// driver.
+    ///
+    /// # Errors
+    /// The device cannot be used here.
+    pub fn context_bytes(self) -> Result<Option<u64>, InferError> {
+        match self.resolve()? {
+            Usable::Cuda(ordinal) => Ok(Some(gpu(ordinal)?.facts().context_bytes)),
+            _ => Ok(None),
+        }
+    }
+    /// What a GPU is, for records: its name, compute capability, the driver's release of CUDA; empty for others.
+    ///
+    /// # Errors
+    /// The device cannot be used here.
+    pub fn description(self) -> Result<String, InferError> {
+        match self.resolve()? {
+            Usable::Cuda(ordinal) => {
+                let gpu = gpu(ordinal)?;
+                let facts = gpu.facts();
+                let ((major, minor), (release, update)) = (facts.capability, facts.driver);
+                Ok(format!("{}, compute capability {major}.{minor}, CUDA {release}.{update}", facts.name))
+            }
+            _ => Ok(String::new()),
+        }
+    }
+}
+
+/// The GPU of a number.
+pub(super) fn gpu(ordinal: usize) -> Result<CudaDevice, InferError> {
+    CudaDevice::new(ordinal).map_err(|why| InferError::of_gpu(ordinal, &why))
+}
+
+/// An emulated device on so many threads, or all of the system's.
+#[cfg(feature = "emulator")]
+pub(super) fn emulator(threads: Option<usize>) -> Result<EmulatorDevice, InferError> {
+    let n_threads = threads.map(|threads| n_threads(Some(threads))).transpose()?;
+    Ok(EmulatorDevice::new(EmulatorOptions { n_threads, ..EmulatorOptions::default() })?)
 }
 
 /// An engine on some device.
@@ -151,7 +220,7 @@ impl<O: Ops> Runner for Engine<O> {
 const MAX_THREADS: usize = 1024;
 
 /// As many threads as asked for, or as the machine has.
-fn n_threads(asked: Option<usize>) -> Result<usize, InferError> {
+pub(super) fn n_threads(asked: Option<usize>) -> Result<usize, InferError> {
     let n_threads =
         asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
     if n_threads > MAX_THREADS {
@@ -161,40 +230,58 @@ fn n_threads(asked: Option<usize>) -> Result<usize, InferError> {
     Ok(n_threads)
 }
 
-/// Loads a model with these operations, timed one by one where asked.
-fn load_with<O: Ops + 'static>(
-    ops: O,
-    profile: bool,
-    path: &Path,
-    gguf: &Gguf,
-    config: ModelConfig,
-    options: EngineOptions,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<Box<dyn Runner>, InferError> {
-    let of_engine = |error| InferError::of_engine(path, error);
-    if profile {
-        let engine = Engine::load(Profiled::new(ops), config, gguf, options, progress);
-        return Ok(Box::new(engine.map_err(of_engine)?));
+/// A model that is to be loaded.
+pub(super) struct Source<'a> {
+    /// For messages.
+    pub path: &'a Path,
+    pub gguf: &'a Gguf,
+    pub config: &'a ModelConfig,
+    pub options: EngineOptions,
+}
+
+impl Source<'_> {
+    /// Loads with these operations, timed one by one where asked.
+    fn load<O: Ops + 'static>(
+        &self,
+        ops: O,
+        profile: bool,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Box<dyn Runner>, InferError> {
+        let of_engine = |error| InferError::of_engine(self.path, error);
+        let config = self.config.clone();
+        if profile {
+            let engine = Engine::load(Profiled::new(ops), config, self.gguf, self.options, progress);
+            return Ok(Box::new(engine.map_err(of_engine)?));
+        }
+        let engine = Engine::load(ops, config, self.gguf, self.options, progress);
+        Ok(Box::new(engine.map_err(of_engine)?))
     }
-    let engine = Engine::load(ops, config, gguf, options, progress);
-    Ok(Box::new(engine.map_err(of_engine)?))
+
+    /// What kernels need, on any device.
+    fn kernels_need<D: Launch>(&self, limits: PassLimits) -> OpsBytes {
+        OpsBytes {
+            workspace: KernelOps::<D>::workspace_bytes_of(self.config, limits),
+            staging: KernelOps::<D>::STAGING_BYTES,
+        }
+    }
 }
 
 /// Loads a model onto a device.
 pub(super) fn load(
-    load: &LoadOptions,
-    path: &Path,
-    gguf: &Gguf,
-    config: ModelConfig,
-    options: EngineOptions,
+    options: &LoadOptions,
+    source: &Source<'_>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Box<dyn Runner>, InferError> {
-    match load.device.resolve()? {
+    let (threads, profile) = (options.n_threads, options.profile);
+    match options.device.resolve()? {
         Usable::Cpu => {
-            let ops = ReferenceOps::new(n_threads(load.n_threads)?)
-                .map_err(|error| InferError::Engine(error.into()))?;
-            load_with(ops, load.profile, path, gguf, config, options, progress)
+            let ops =
+                ReferenceOps::new(n_threads(threads)?).map_err(|error| InferError::Engine(error.into()))?;
+            source.load(ops, profile, progress)
         }
+        Usable::Cuda(ordinal) => source.load(KernelOps::new(gpu(ordinal)?), profile, progress),
+        #[cfg(feature = "emulator")]
+        Usable::Emulator => source.load(KernelOps::new(emulator(threads)?), profile, progress),
     }
 }
 
@@ -202,19 +289,19 @@ pub(super) fn load(
 pub(super) fn plan(
     device: DeviceChoice,
     threads: Option<usize>,
-    path: &Path,
-    gguf: &Gguf,
-    config: &ModelConfig,
-    options: EngineOptions,
+    source: &Source<'_>,
 ) -> Result<MemoryPlan, InferError> {
-    match device.resolve()? {
-        Usable::Cpu => {
-            let n_threads = n_threads(threads)?;
-            forward::plan(config, gguf, options, |limits| OpsBytes {
-                workspace: ReferenceOps::workspace_bytes_on(n_threads, config, limits),
-                staging: 0,
-            })
-            .map_err(|error| InferError::of_engine(path, error.into()))
-        }
-    }
+    let usable = device.resolve()?;
+    let n_threads = n_threads(threads)?;
+    let need = |limits| match usable {
+        Usable::Cpu => OpsBytes {
+            workspace: ReferenceOps::workspace_bytes_on(n_threads, source.config, limits),
+            staging: 0,
+        },
+        Usable::Cuda(_) => source.kernels_need::<CudaDevice>(limits),
+        #[cfg(feature = "emulator")]
+        Usable::Emulator => source.kernels_need::<EmulatorDevice>(limits),
+    };
+    forward::plan(source.config, source.gguf, source.options, need)
+        .map_err(|error| InferError::of_engine(source.path, error.into()))
 }

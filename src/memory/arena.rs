@@ -20,6 +20,12 @@ pub enum ArenaError {
         /// The region asked for.
         name: String,
     },
+    /// A region that the plan counts and nothing took.
+    #[error("the plan has a region `{name}` that nothing uses")]
+    Unused {
+        /// The region.
+        name: String,
+    },
 }
 
 /// One allocation, divided as its plan says.
@@ -41,5 +47,12 @@ impl<D: Device> Arena<D> {
     /// Hands out a region; it can be had once.
     pub fn take(&mut self, name: &str) -> Result<Region<D>, ArenaError> {
         self.regions.remove(name).ok_or_else(|| ArenaError::NoRegion { name: name.to_owned() })
+    }
+    /// Ends the division: every region must have been handed out, or the plan counted bytes that nothing uses.
+    pub fn finish(self) -> Result<(), ArenaError> {
+        match self.regions.into_keys().min() {
+            Some(name) => Err(ArenaError::Unused { name }),
+            None => Ok(()),
+        }
     }
 }

@@ -27,12 +27,12 @@ use std::path::Path;
 
 pub use error::SynthError;
 pub use mix::{MIXES, Mix, MixRow, Raise};
+pub(crate) use random::Key;
 
 use crate::gguf::GgufWriter;
 use crate::model::{ModelConfig, schema};
 
 use data::{Pools, vector};
-use random::Key;
 
 /// Bytes of a tensor that are made before they are written.
 const PIECE_BYTES: usize = 2 << 20;

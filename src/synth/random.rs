@@ -2,11 +2,11 @@
 
 /// A key, from which numbers and further keys follow. Integer arithmetic alone: the same on every machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Key(pub(super) u64);
+pub(crate) struct Key(pub(crate) u64);
 
 impl Key {
     /// The key at a counter: one step of SplitMix64 (Steele, Lea and Flood 2014) from there.
-    pub(super) fn at(self, counter: u64) -> Key {
+    pub(crate) fn at(self, counter: u64) -> Key {
         let mut z = self.0.wrapping_add(counter.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -14,7 +14,7 @@ impl Key {
     }
 
     /// A number of mean 0 and deviation 1, nearly normal and at most 4.9: the sum of eight uniform ones of 16 bits.
-    pub(super) fn normal(self, counter: u64) -> f32 {
+    pub(crate) fn normal(self, counter: u64) -> f32 {
         const MEAN: f32 = 8.0 * 65535.0 / 2.0;
         /// `sqrt(8 · (2^32 - 1) / 12)`.
         const DEVIATION: f32 = 53_509.89;
@@ -26,7 +26,7 @@ impl Key {
     /// Where `index`, below `1 << bits`, goes in a shuffle of that many things that belongs to this key. The steps
     /// (multiply by an odd number, add, fold the upper half down) can each be undone, so no two go to one place.
     #[inline(always)]
-    pub(super) fn shuffle(self, index: u64, bits: u32) -> u64 {
+    pub(crate) fn shuffle(self, index: u64, bits: u32) -> u64 {
         let (mask, fold) = ((1 << bits) - 1, bits / 2 + 1);
         let mut x = index.wrapping_mul(self.0 | 1).wrapping_add(self.0 >> 32) & mask;
         x ^= x >> fold;

@@ -1,6 +1,6 @@
 //! The command under test.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use assert_cmd::Command;
 use serde_json::Value;
@@ -28,7 +28,7 @@ pub fn json(args: &[&str]) -> Value {
 
 /// A golden model of the tree, such as `phi3-mini/phi3-mini-Q4_K_M`.
 pub fn golden(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let path = super::root().join("tests/golden").join(name);
     path.with_extension("gguf").to_str().unwrap().to_owned()
 }
 

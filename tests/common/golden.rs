@@ -1,6 +1,6 @@
 //! The golden models and their references.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
@@ -20,11 +20,13 @@ pub struct Prompt {
     pub logits: Vec<f32>,
     /// The exact model's greedy continuation.
     pub greedy: Vec<u32>,
+    /// How far each token of it was before the second best.
+    pub margins: Vec<f32>,
 }
 
 /// Where the golden models are: in the tree, and where the environment says.
 pub fn folders() -> Vec<PathBuf> {
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")];
+    let mut folders = vec![super::root().join("tests/golden")];
     folders.extend(std::env::var_os("WORKER_ORCD_GOLDEN").map(PathBuf::from));
     folders
 }
@@ -59,6 +61,7 @@ fn read(model: PathBuf) -> Case {
             tokens: integers(&tokens),
             logits: floats(&tensor("hf_logits")),
             greedy: integers(&tensor("hf_greedy")),
+            margins: floats(&tensor("hf_greedy_margin")),
         });
     }
     let name = model.file_stem().unwrap().to_string_lossy().into_owned();

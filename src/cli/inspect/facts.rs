@@ -20,12 +20,16 @@ pub(super) struct Facts {
 }
 
 pub(super) struct Memory {
-    pub device: &'static str,
+    pub device: String,
     pub plan: MemoryPlan,
     pub kv_bytes_per_token: u64,
     pub weight_bytes_per_token: u64,
     /// What the device has now; `None` where the system does not tell.
     pub available_bytes: Option<u64>,
+    /// What a GPU's driver took for itself, which no plan holds; `None` where there is no driver.
+    pub driver_bytes: Option<u64>,
+    /// What the user allows; `None` for all there is.
+    pub limit_bytes: Option<u64>,
     /// The largest context that fits, up to the model's own; `None` where none does.
     pub largest_context: Option<usize>,
 }
@@ -47,8 +51,16 @@ impl Memory {
             kv_bytes_per_token: MemoryPlan::kv_bytes_per_token(config, options.kv_format),
             weight_bytes_per_token: file.weight_bytes_per_token(config)?,
             available_bytes: options.device.available_bytes()?,
+            driver_bytes: options.device.context_bytes()?,
+            limit_bytes: options.limit_bytes,
             largest_context: Model::largest_context(&file.gguf, &file.path, &options)?,
         })
+    }
+
+    /// Whether the plan is within what the device has and the user allows.
+    pub(super) fn fits(&self) -> bool {
+        let most = [self.available_bytes, self.limit_bytes].into_iter().flatten().min();
+        most.is_none_or(|most| self.plan.total_bytes <= most)
     }
 }
 

@@ -82,6 +82,9 @@ fn memory(memory: &Memory) -> Value {
         "kv_bytes_per_token": memory.kv_bytes_per_token,
         "weight_bytes_per_token": memory.weight_bytes_per_token,
         "available_bytes": memory.available_bytes,
+        "driver_bytes": memory.driver_bytes,
+        "limit_bytes": memory.limit_bytes,
+        "fits": memory.fits(),
         "largest_context": memory.largest_context,
     })
 }

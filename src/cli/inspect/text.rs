@@ -106,6 +106,12 @@ fn memory_rows(memory: &Memory) -> Vec<Vec<String>> {
         plan.summary().iter().map(|(purpose, bytes)| (purpose.to_string(), Some(*bytes))).collect();
     rows.push(("total".to_owned(), Some(plan.total_bytes)));
     rows.push(("available on the device".to_owned(), memory.available_bytes));
+    if memory.driver_bytes.is_some() {
+        rows.push(("taken by the driver".to_owned(), memory.driver_bytes));
+    }
+    if memory.limit_bytes.is_some() {
+        rows.push(("allowed".to_owned(), memory.limit_bytes));
+    }
     rows.push(("kv cache per token".to_owned(), Some(memory.kv_bytes_per_token)));
     rows.push(("weights read per token".to_owned(), Some(memory.weight_bytes_per_token)));
     let row = |(name, bytes): (String, Option<u64>)| match bytes {
@@ -113,6 +119,7 @@ fn memory_rows(memory: &Memory) -> Vec<Vec<String>> {
         None => vec![name, "unknown".to_owned()],
     };
     let mut rows: Vec<_> = rows.into_iter().map(row).collect();
+    rows.push(vec!["fits".to_owned(), if memory.fits() { "yes" } else { "no" }.to_owned()]);
     let largest = memory.largest_context.map_or_else(|| "none".to_owned(), |n| grouped(n as u64));
     rows.push(vec!["largest context that fits".to_owned(), largest, "tokens".to_owned()]);
     rows

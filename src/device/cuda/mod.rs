@@ -16,7 +16,7 @@ use bytemuck::NoUninit;
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::{CudaStream, sys};
 
-use super::{Device, DeviceError, Grid, Launch, MemoryInfo, Region};
+use super::{Device, DeviceError, Grid, Launch, MemoryInfo, Region, STAGING_BYTES};
 use open::{Context, describe};
 use staging::Staging;
 
@@ -174,15 +174,18 @@ impl Queue {
             .map_err(|error| self.failed("waiting for the GPU", error))
     }
 
-    /// Copies `bytes` bytes to an address, as `read(offset, bytes)` delivers them.
+    /// Brings `total` bytes to the GPU in pieces of at most `piece` bytes: `read(offset, bytes)` delivers one,
+    /// `place(index, offset)` is the address where it goes, `arrived(address, offset, length)` queues work on it.
     ///
     /// # Safety
-    /// They lie in an allocation of this queue: it waits for the queue before it is freed.
+    /// Every piece lies in an allocation of this queue: it waits for the queue before it is freed.
     unsafe fn copy_in<E: From<DeviceError>>(
         &self,
-        address: u64,
-        bytes: u64,
+        total: u64,
+        piece: u64,
         mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
+        place: impl Fn(usize, u64) -> u64,
+        mut arrived: impl FnMut(u64, u64, u64) -> Result<(), E>,
     ) -> Result<(), E> {
         const WHAT: &str = "copying to the GPU";
         self.ready_to_run(WHAT)?;
@@ -192,14 +195,13 @@ impl Queue {
             Some(staging) => staging,
             none => none.insert(Staging::new(&self.context.cuda).map_err(failed)?),
         };
-        let mut offset = 0;
-        while offset < bytes {
-            let piece = staging.piece(bytes - offset).map_err(failed)?;
-            let length = piece.len() as u64;
-            read(offset, piece)?;
-            // SAFETY: the piece lies within the range that the caller vouches for.
-            unsafe { staging.send(address + offset, length, &self.stream) }.map_err(failed)?;
-            offset += length;
+        for (index, offset) in (0..total).step_by(piece.max(1) as usize).enumerate() {
+            let bytes = staging.piece(piece.min(total - offset)).map_err(failed)?;
+            let (address, length) = (place(index, offset), bytes.len() as u64);
+            read(offset, bytes)?;
+            // SAFETY: the caller vouches for every place.
+            unsafe { staging.send(address, length, &self.stream) }.map_err(failed)?;
+            arrived(address, offset, length)?;
         }
         Ok(())
     }
@@ -260,13 +262,14 @@ impl Device for CudaDevice {
     }
 
     fn upload(&self, bytes: &[u8], into: &mut Region<Self>, offset: u64) -> Result<(), DeviceError> {
+        into.check(offset, bytes.len() as u64)?;
         let copy = |at: u64, piece: &mut [u8]| {
             piece.copy_from_slice(&bytes[at as usize..][..piece.len()]);
             Ok(())
         };
-        let queue = &into.allocation().queue;
-        // SAFETY: `Region::upload` has checked that the bytes lie in the region.
-        unsafe { queue.copy_in(into.address() + offset, bytes.len() as u64, copy) }
+        let (total, place) = (bytes.len() as u64, |_, at| into.address() + offset + at);
+        // SAFETY: the bytes lie in the region.
+        unsafe { into.allocation().queue.copy_in(total, STAGING_BYTES, copy, place, |_, _, _| Ok(())) }
     }
 
     fn fill<E: From<DeviceError>>(
@@ -274,15 +277,35 @@ impl Device for CudaDevice {
         into: &mut Region<Self>,
         read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
     ) -> Result<(), E> {
+        let (total, place) = (into.bytes(), |_, at| into.address() + at);
         // SAFETY: the bytes are the whole region.
-        unsafe { into.allocation().queue.copy_in(into.address(), into.bytes(), read) }
+        unsafe { into.allocation().queue.copy_in(total, STAGING_BYTES, read, place, |_, _, _| Ok(())) }
+    }
+
+    fn stream<E: From<DeviceError>>(
+        &self,
+        staging: &mut Region<Self>,
+        total: u64,
+        piece: u64,
+        read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
+        arrived: impl FnMut(u64, u64, u64) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let half = (staging.bytes() / 2).min(STAGING_BYTES);
+        if piece > half {
+            return Err(DeviceError::CopyOutOfRange { offset: 0, bytes: piece, region: half }.into());
+        }
+        // A half is overwritten after the work on its last piece: copies and launches stand in one queue.
+        let place = |index: usize, _| staging.address() + half * (index as u64 % 2);
+        // SAFETY: a piece fits each half of the region.
+        unsafe { staging.allocation().queue.copy_in(total, piece, read, place, arrived) }
     }
 
     fn download(&self, from: &Region<Self>, offset: u64, into: &mut [u8]) -> Result<(), DeviceError> {
         const WHAT: &str = "copying from the GPU";
+        from.check(offset, into.len() as u64)?;
         let queue = &from.allocation().queue;
         queue.ready_to_run(WHAT)?;
-        // SAFETY: `Region::download` has checked that the bytes lie in the region; `into` outlives the wait below.
+        // SAFETY: the bytes lie in the region; `into` outlives the wait below.
         unsafe { result::memcpy_dtoh_async(into, from.address() + offset, queue.stream.cu_stream()) }
             .map_err(|error| queue.failed(WHAT, error))?;
         queue.synchronize()

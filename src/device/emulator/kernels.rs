@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use bytemuck::NoUninit;
 
 use crate::device::Grid;
+use crate::device::host::HostAllocation;
 
 /// A kernel as the table holds it.
 #[repr(C)]
@@ -52,6 +53,14 @@ unsafe extern "C" {
         error: *mut c_char,
         error_bytes: usize,
     ) -> bool;
+    fn emulator_forbid(memory: *const c_void, bytes: usize);
+}
+
+/// Tells the address sanitizer, where there is one, that only the first `bytes` bytes of an allocation may be touched.
+pub(super) fn forbid_padding(memory: &HostAllocation, bytes: usize) {
+    let padding = memory.start().wrapping_add(bytes).cast();
+    // SAFETY: what is marked lies within the allocation, and freeing it takes the mark away.
+    unsafe { emulator_forbid(padding, memory.bytes_to_end() - bytes) }
 }
 
 /// Every kernel.

@@ -200,6 +200,7 @@ impl Device for EmulatorDevice {
             // SAFETY: the block is `bytes` long, and nobody else knows it yet.
             unsafe { block.start().write_bytes(POISON, bytes as usize) }
         }
+        kernels::forbid_padding(&block, bytes as usize);
         memory.used += bytes;
         Ok(EmulatorAllocation { memory: block, bytes, device: self.clone() })
     }

@@ -131,8 +131,8 @@ impl<D: Launch> Ops for KernelOps<D> {
                         n_rows: n_strips * STRIP_ROWS as u32,
                         n_columns: shape.n_cols as u32,
                     };
-                    let blocks = [n_strips * (shape.n_cols / tiles.columns) as u32, 1, 1];
-                    device.launch(tiles.repack, Grid { blocks, threads: 256, shared_bytes: 0 }, &params)?;
+                    let blocks = [n_strips, (shape.n_cols / tiles.columns) as u32, 1];
+                    device.launch(tiles.repack, Grid { blocks, threads: 128, shared_bytes: 0 }, &params)?;
                     Ok(())
                 })?;
             }

@@ -68,3 +68,18 @@ params! {
     /// `argmax`.
     ArgmaxParams { logits: Address, best: Address, n_rows: u32, n_columns: u32, stride: u32, unused: u32 }
 }
+
+#[cfg(all(test, feature = "emulator"))]
+mod tests {
+    #[test]
+    fn the_kernels_see_the_same_structs() {
+        let theirs = crate::device::layouts();
+        let ours: Vec<_> =
+            super::LAYOUTS.iter().map(|&(name, size, fields)| (name, size, fields.to_vec())).collect();
+        for expected in &theirs {
+            let found = ours.iter().find(|ours| ours.0 == expected.0);
+            assert_eq!(found, Some(expected));
+        }
+        assert_eq!(ours.len(), theirs.len(), "a struct that kernels do not have");
+    }
+}

@@ -155,8 +155,7 @@ fn attend(
     let tokens = vec![0; n_rows];
     let pass = Pass { tokens: &tokens, spans };
     let ops = KernelOps::new(device.clone());
-    // Room for the pages of every span.
-    let context = spans.iter().map(|span| span.pages.len() * PAGE_TOKENS).sum();
+    let context = spans.iter().map(|span| (span.position + span.n_rows).next_multiple_of(PAGE_TOKENS)).sum();
     let mut workspace = workspace(&ops, heads, PassLimits { rows: n_rows, context });
     let width = heads.q_dim() + 2 * heads.kv_dim();
     let qkv = rows(device, width, &qkv[..n_rows * width]);

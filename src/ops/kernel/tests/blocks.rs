@@ -36,7 +36,14 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
-    fn product(&self, planes: &HostPlanes, n: usize, epilogue: Epilogue, bias: &[f32], before: f32) -> Vec<f32> {
+    fn product(
+        &self,
+        planes: &HostPlanes,
+        n: usize,
+        epilogue: Epilogue,
+        bias: &[f32],
+        before: f32,
+    ) -> Vec<f32> {
         let weights = self.matrices.map(|bytes| on_device(&self.device, bytes));
         let bias = (!bias.is_empty()).then(|| on_device(&self.device, bias));
         let stride = N_ROWS + 3;
@@ -79,8 +86,10 @@ fn products_are_those_of_weights_and_activations() {
             let all = case.product(&planes, 6, Epilogue::Store, &[], 3.0);
             for (i, found) in all.iter().enumerate() {
                 let weights = &weights[i % N_ROWS * n_cols..][..n_cols];
-                let terms = weights.iter().enumerate().map(|(j, &w)| f64::from(w) * planes.value(i / N_ROWS, j));
-                let (expected, size) = terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()));
+                let terms =
+                    weights.iter().enumerate().map(|(j, &w)| f64::from(w) * planes.value(i / N_ROWS, j));
+                let (expected, size) =
+                    terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()));
                 let error = (f64::from(*found) - expected).abs();
                 assert!(error <= 2e-6 * size, "{} of {n_cols}, {i}: {found}, expected {expected}", row.name);
             }
@@ -109,7 +118,10 @@ fn epilogues_add_and_gate() {
     let each = |found: &[f32], expected: &dyn Fn(usize) -> f64| {
         for (i, &found) in found.iter().enumerate() {
             let expected = expected(i);
-            assert!((f64::from(found) - expected).abs() <= 1e-6 * (1.0 + expected.abs()), "{found} {expected}");
+            assert!(
+                (f64::from(found) - expected).abs() <= 1e-6 * (1.0 + expected.abs()),
+                "{found} {expected}"
+            );
         }
     };
     let silu = |x: f32| f64::from(x) / (1.0 + (-f64::from(x)).exp());

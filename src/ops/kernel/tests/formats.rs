@@ -33,7 +33,12 @@ fn moved(format: Format, kernel: &'static str, n_cols: usize, bytes: &[u8]) -> B
 }
 
 /// The rows of `tokens` as an embedding kernel writes them; what lies beyond the width stays as it was.
-fn embedded(kernel: &'static str, table: &Buffer<EmulatorDevice, u8>, tokens: &[u32], n_cols: usize) -> Vec<f32> {
+fn embedded(
+    kernel: &'static str,
+    table: &Buffer<EmulatorDevice, u8>,
+    tokens: &[u32],
+    n_cols: usize,
+) -> Vec<f32> {
     let device = EmulatorDevice::default();
     let stride = n_cols.next_multiple_of(16);
     let on_it = on_device(&device, tokens);

@@ -25,9 +25,9 @@ impl HostPlanes {
         norm: Option<(&[f32], f32)>,
     ) -> Self {
         let (tiles, units, blocks) = (n.div_ceil(4), x.width.div_ceil(64), x.width.div_ceil(256));
-        let mut codes = on_device(device, &vec![0x5a_i8; tiles * units * 512]);
-        let mut scales = on_device(device, &vec![f32::NAN; tiles * blocks * 4]);
-        let mut sums = on_device(device, &vec![0x5a_u8; tiles * blocks * 96]);
+        let codes = on_device(device, &vec![0x5a_i8; tiles * units * 512]);
+        let scales = on_device(device, &vec![f32::NAN; tiles * blocks * 4]);
+        let sums = on_device(device, &vec![0x5a_u8; tiles * blocks * 96]);
         let weight = norm.map(|(weight, _)| on_device(device, weight));
         let params = QuantizeParams {
             x: x.values.address(),
@@ -45,7 +45,13 @@ impl HostPlanes {
         codes.download(0, &mut host.0).unwrap();
         scales.download(0, &mut host.1).unwrap();
         sums.download(0, &mut host.2).unwrap();
-        Self { n_cols: x.width, codes: host.0, scales: host.1, sums: host.2, on_device: (codes, scales, sums) }
+        Self {
+            n_cols: x.width,
+            codes: host.0,
+            scales: host.1,
+            sums: host.2,
+            on_device: (codes, scales, sums),
+        }
     }
     /// The addresses.
     pub(super) fn params(&self) -> Planes {
@@ -91,7 +97,10 @@ fn check(planes: &HostPlanes, row: usize, y: &[f64], tolerance: f64) {
     for (block, values) in y.chunks(256).enumerate() {
         let largest = values.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
         let scale = f64::from(planes.scale(row, block));
-        assert!((scale * 32512.0 - largest).abs() <= (tolerance + 1e-7) * largest, "{scale:e} for {largest:e}");
+        assert!(
+            (scale * 32512.0 - largest).abs() <= (tolerance + 1e-7) * largest,
+            "{scale:e} for {largest:e}"
+        );
         for (i, &value) in values.iter().enumerate() {
             let code = planes.code(row, 256 * block + i);
             let error = (value - scale * f64::from(code)).abs();
@@ -125,7 +134,9 @@ fn activations_keep_sixteen_bits() {
         }
         for row in [6, 7] {
             let (codes, scales, sums) = planes.row(row);
-            assert!(codes.iter().chain(&sums).all(|&number| number == 0) && scales.iter().all(|&bits| bits == 0));
+            assert!(
+                codes.iter().chain(&sums).all(|&number| number == 0) && scales.iter().all(|&bits| bits == 0)
+            );
         }
         let alone = HostPlanes::new(&device, &x, 5, 1, None);
         assert_eq!(alone.row(0), planes.row(4), "a row alone");
@@ -141,7 +152,8 @@ fn a_norm_comes_before() {
         for (row, x) in values.chunks_exact(width).enumerate() {
             let mean: f64 = x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / width as f64;
             let factor = 1.0 / (mean + 1e-5).sqrt();
-            let y: Vec<f64> = x.iter().zip(&weight).map(|(&x, &w)| f64::from(x) * factor * f64::from(w)).collect();
+            let y: Vec<f64> =
+                x.iter().zip(&weight).map(|(&x, &w)| f64::from(x) * factor * f64::from(w)).collect();
             check(&planes, row, &y, 1e-6);
         }
     }
