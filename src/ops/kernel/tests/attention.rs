@@ -161,10 +161,9 @@ fn attend(
     let width = heads.q_dim() + 2 * heads.kv_dim();
     let qkv = rows(device, width, &qkv[..n_rows * width]);
     let mut out = rows(device, heads.q_dim(), &vec![f32::NAN; n_rows * heads.q_dim()]);
-    ops.run(&pass, &rotary(device), &mut workspace, |workspace| {
+    ops.run::<OpsError>(&pass, &rotary(device), &mut workspace, |workspace| {
         ops.attend(&pass, &qkv, heads, cache, workspace, &mut out)
     })
-    .map_err(|e: OpsError| e)
     .unwrap();
     out.download(0, n_rows).unwrap()
 }

@@ -83,10 +83,9 @@ impl Case {
         let limits = PassLimits { rows: n_rows, context: N_PAGES * PAGE_TOKENS };
         let region = Region::allocate(device, ops.workspace_bytes(&self.config(), limits)).unwrap();
         let mut workspace = ops.workspace(&self.config(), limits, region).unwrap();
-        ops.run(&pass, &rotary, &mut workspace, |workspace| {
+        ops.run::<OpsError>(&pass, &rotary, &mut workspace, |workspace| {
             ops.rotate_and_append(&pass, &mut qkv, self.heads, norms, &rotary, workspace, &mut cache)
         })
-        .map_err(|e: OpsError| e)
         .unwrap();
         let bytes = |buffer: &crate::device::Buffer<O::Device, u8>| {
             let mut bytes = vec![0; buffer.len()];
