@@ -100,7 +100,7 @@ mod emulator {
     use super::*;
     use worker_orcd::device::{EmulatorDevice, EmulatorOptions};
 
-    pub fn ops(options: EmulatorOptions) -> KernelOps<EmulatorDevice> {
+    pub(crate) fn ops(options: EmulatorOptions) -> KernelOps<EmulatorDevice> {
         KernelOps::new(EmulatorDevice::new(options).unwrap())
     }
 

@@ -123,9 +123,13 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Name, size, and name and offset of each field of every parameter struct, as C++ has them.
+/// A parameter struct: its name, its size, and the name and offset of each field.
 #[cfg(test)]
-pub(crate) fn layouts() -> Vec<(&'static str, usize, Vec<(&'static str, usize)>)> {
+pub(crate) type StructLayout = (&'static str, usize, Vec<(&'static str, usize)>);
+
+/// Every parameter struct, as C++ has it.
+#[cfg(test)]
+pub(crate) fn layouts() -> Vec<StructLayout> {
     #[repr(C)]
     struct Field {
         name: *const c_char,

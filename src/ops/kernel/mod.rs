@@ -9,6 +9,7 @@ mod tests;
 mod workspace;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
@@ -65,12 +66,12 @@ impl<D: Launch> KernelOps<D> {
     ) -> Result<bool, E> {
         let Some(recordings) = &self.recordings else { return Ok(false) };
         let mut recordings = recordings.lock().unwrap_or_else(PoisonError::into_inner);
-        if !recordings.contains_key(&shape) {
-            let Some(graph) = self.device.record(launches)? else { return Ok(false) };
-            recordings.insert(shape, graph);
-        }
-        if let Some(graph) = recordings.get(&shape) {
-            self.device.replay(graph)?;
+        match recordings.entry(shape) {
+            Entry::Occupied(known) => self.device.replay(known.get())?,
+            Entry::Vacant(new) => {
+                let Some(graph) = self.device.record(launches)? else { return Ok(false) };
+                self.device.replay(new.insert(graph))?;
+            }
         }
         Ok(true)
     }

@@ -197,7 +197,7 @@ fn check(q_heads: usize, kv_heads: usize, head_dim: usize, format: Format, posit
 }
 
 #[test]
-fn heads_of_every_size_are_right_in_both_phases() {
+pub(super) fn heads_of_every_size_are_right_in_both_phases() {
     for format in [Format::F16, Format::F32] {
         for head_dim in [8, 40, 64, 80, 96, 128, 256] {
             check(2, 1, head_dim, format, 110, 21);
@@ -206,14 +206,14 @@ fn heads_of_every_size_are_right_in_both_phases() {
 }
 
 #[test]
-fn groups_of_every_size_are_right_in_both_phases() {
+pub(super) fn groups_of_every_size_are_right_in_both_phases() {
     for (q_heads, kv_heads) in [(2, 2), (3, 1), (4, 2), (7, 1), (8, 1), (14, 2), (9, 1)] {
         check(q_heads, kv_heads, 64, Format::F16, 60, 10);
     }
 }
 
 #[test]
-fn sequences_of_any_length_are_right_in_both_phases() {
+pub(super) fn sequences_of_any_length_are_right_in_both_phases() {
     // From the beginning, across a page's end, across a split's end, and in a third split.
     for (position, n_rows) in [(0, 33), (63, 9), (500, 20), (1480, 12)] {
         check(2, 1, 64, Format::F16, position, n_rows);
@@ -222,7 +222,7 @@ fn sequences_of_any_length_are_right_in_both_phases() {
 }
 
 #[test]
-fn bits_do_not_depend_on_tiles_nor_on_neighbours() {
+pub(super) fn bits_do_not_depend_on_tiles_nor_on_neighbours() {
     let heads = HeadShape { q_heads: 2, kv_heads: 1, head_dim: 64 };
     let sequence = Sequence::new(5, heads, Format::F16, 490, 40);
     let device = EmulatorDevice::new(POISONED).unwrap();
@@ -245,7 +245,7 @@ fn bits_do_not_depend_on_tiles_nor_on_neighbours() {
 }
 
 #[test]
-fn bits_do_not_depend_on_the_order_of_threads_nor_on_unwritten_memory() {
+pub(super) fn bits_do_not_depend_on_the_order_of_threads_nor_on_unwritten_memory() {
     let heads = HeadShape { q_heads: 3, kv_heads: 1, head_dim: 80 };
     for format in [Format::F16, Format::F32] {
         let sequence = Sequence::new(7, heads, format, 505, 40);

@@ -70,7 +70,7 @@ impl Case<'_> {
 }
 
 #[test]
-fn products_are_those_of_weights_and_activations() {
+pub(super) fn products_are_those_of_weights_and_activations() {
     let mut random = Random(31);
     let device = EmulatorDevice::default();
     for row in &FORMATS {
@@ -103,7 +103,7 @@ fn products_are_those_of_weights_and_activations() {
 }
 
 #[test]
-fn epilogues_add_and_gate() {
+pub(super) fn epilogues_add_and_gate() {
     let mut random = Random(32);
     let device = EmulatorDevice::default();
     let n_cols = 320;

@@ -82,7 +82,7 @@ fn dequantized(format: Format, bytes: &[u8], tokens: &[u32], n_cols: usize) -> V
 }
 
 #[test]
-fn every_format_embeds_what_it_dequantizes_to() {
+pub(super) fn every_format_embeds_what_it_dequantizes_to() {
     let mut random = Random(11);
     let tokens = [5, 0, 36, 17, 17, 2, 9, 36, 30];
     for row in &FORMATS {
@@ -100,7 +100,7 @@ fn every_format_embeds_what_it_dequantizes_to() {
 }
 
 #[test]
-fn tiles_embed_what_their_format_dequantizes_to() {
+pub(super) fn tiles_embed_what_their_format_dequantizes_to() {
     let mut random = Random(12);
     let tokens: Vec<u32> = (0..48).rev().collect();
     for format in TILED {
@@ -148,25 +148,27 @@ fn fifth_bits(rows: &[&[u8]]) -> Vec<u8> {
 /// A tile of 16 rows, each given as its bytes in the file, after the description in `layouts.cuh`.
 fn tile(format: Format, rows: &[&[u8]]) -> Vec<u8> {
     let runs = |places: &[usize]| places.iter().flat_map(|&at| run_at(rows, at)).collect::<Vec<_>>();
-    let each = |ranges: &[std::ops::Range<usize>]| -> Vec<u8> {
-        rows.iter().flat_map(|row| ranges.iter().flat_map(|range| row[range.clone()].to_vec())).collect()
+    let each = |ranges: &[(usize, usize)]| -> Vec<u8> {
+        rows.iter().flat_map(|row| ranges.iter().flat_map(|&(from, to)| row[from..to].to_vec())).collect()
     };
     match format {
-        Format::Q4_K => [runs(&[16, 48, 80, 112]), each(&[4..16, 0..4])].concat(),
-        Format::Q5_K => [runs(&[48, 80, 112, 144, 16]), each(&[4..16, 0..4])].concat(),
-        Format::Q6_K => [runs(&[0, 32, 64, 96, 128, 160]), each(&[192..208]), each(&[208..210])].concat(),
-        Format::Q8_0 => [runs(&[2, 36]), each(&[0..2, 34..36])].concat(),
-        Format::Q4_0 => [run(|row| [&rows[row][2..18], &rows[row][20..36]]), each(&[0..2, 18..20])].concat(),
+        Format::Q4_K => [runs(&[16, 48, 80, 112]), each(&[(4, 16), (0, 4)])].concat(),
+        Format::Q5_K => [runs(&[48, 80, 112, 144, 16]), each(&[(4, 16), (0, 4)])].concat(),
+        Format::Q6_K => [runs(&[0, 32, 64, 96, 128, 160]), each(&[(192, 208)]), each(&[(208, 210)])].concat(),
+        Format::Q8_0 => [runs(&[2, 36]), each(&[(0, 2), (34, 36)])].concat(),
+        Format::Q4_0 => {
+            [run(|row| [&rows[row][2..18], &rows[row][20..36]]), each(&[(0, 2), (18, 20)])].concat()
+        }
         Format::Q5_0 => {
             let codes = run(|row| [&rows[row][6..22], &rows[row][28..44]]);
-            [codes, fifth_bits(rows), each(&[0..2, 22..24])].concat()
+            [codes, fifth_bits(rows), each(&[(0, 2), (22, 24)])].concat()
         }
         _ => Vec::new(),
     }
 }
 
 #[test]
-fn repacked_weights_lie_as_described_and_come_back() {
+pub(super) fn repacked_weights_lie_as_described_and_come_back() {
     let mut random = Random(13);
     for format in TILED {
         let kernels = tiles(format);

@@ -29,7 +29,7 @@ fn product(shape: MatrixShape, bytes: &[u8], x: &[f32], n: usize) -> Vec<f32> {
 }
 
 #[test]
-fn products_over_tiles_are_right_and_do_not_depend_on_the_batch() {
+pub(super) fn products_over_tiles_are_right_and_do_not_depend_on_the_batch() {
     let mut random = Random(1);
     for format in TILED {
         for n_cols in [64, 192, 256, 512, 896, 2560] {
@@ -53,7 +53,7 @@ fn products_over_tiles_are_right_and_do_not_depend_on_the_batch() {
 }
 
 #[test]
-fn gate_and_up_give_the_same_bits_fused_and_apart() {
+pub(super) fn gate_and_up_give_the_same_bits_fused_and_apart() {
     let mut random = Random(2);
     let (n_cols, ffn, n) = (256, 32, 9);
     let ops = KernelOps::new(EmulatorDevice::default());

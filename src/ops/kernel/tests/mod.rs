@@ -11,7 +11,7 @@ mod rotary;
 
 use bytemuck::{NoUninit, Pod};
 
-use crate::device::{Buffer, Device, EmulatorDevice, Grid, Launch, Region};
+use crate::device::{Buffer, EmulatorDevice, Grid, Launch, Region, kernel_names, launched_kernels};
 use crate::model::{CATALOG, ModelConfig};
 use crate::ops::{Matrix, MatrixShape, Ops, PassLimits, Projection, ProjectionPart, Rows, padded_width};
 use crate::quant::Format;
@@ -127,8 +127,28 @@ pub(super) fn relative_l2(got: &[f32], expected: &[f64]) -> f64 {
 pub(super) const TILED: [Format; 6] =
     [Format::Q4_0, Format::Q5_0, Format::Q8_0, Format::Q4_K, Format::Q5_K, Format::Q6_K];
 
-/// The name of the device, so that the trait is in use.
+/// A kernel whose work leaves nothing behind.
+fn memory_is_read() {
+    let ops = KernelOps::new(EmulatorDevice::default());
+    let mut workspace = workspace(&ops, 256, PassLimits { rows: 1, context: 64 });
+    let region = Region::allocate(ops.device(), 100_000).unwrap();
+    ops.read_all(&region, &mut workspace).unwrap();
+}
+
+/// The list of kernels is made from the sources when they are compiled; those that ran are counted by the emulator.
 #[test]
-fn the_emulator_names_itself() {
-    assert_eq!(EmulatorDevice::default().name(), "emulator");
+fn every_kernel_is_run_by_a_test() {
+    memory_is_read();
+    attention::heads_of_every_size_are_right_in_both_phases();
+    blocks::products_are_those_of_weights_and_activations();
+    formats::every_format_embeds_what_it_dequantizes_to();
+    formats::tiles_embed_what_their_format_dequantizes_to();
+    formats::repacked_weights_lie_as_described_and_come_back();
+    matmul::products_over_tiles_are_right_and_do_not_depend_on_the_batch();
+    pointwise::the_first_of_the_largest_logits_is_chosen();
+    rotary::turned_heads_and_the_cache_are_those_of_the_reference();
+    let launched = launched_kernels();
+    let missing: Vec<_> = kernel_names().filter(|name| !launched.contains(name)).collect();
+    assert!(missing.is_empty(), "run by no test: {missing:?}");
+    assert!(kernel_names().count() > 60, "the list of kernels is not whole");
 }

@@ -25,9 +25,9 @@ impl HostPlanes {
         norm: Option<(&[f32], f32)>,
     ) -> Self {
         let (tiles, units, blocks) = (n.div_ceil(4), x.width.div_ceil(64), x.width.div_ceil(256));
-        let mut codes = on_device(device, &vec![0x5a_i8; tiles * units * 512]);
-        let mut scales = on_device(device, &vec![f32::NAN; tiles * blocks * 4]);
-        let mut sums = on_device(device, &vec![0x5a_u8; tiles * blocks * 96]);
+        let codes = on_device(device, &vec![0x5a_i8; tiles * units * 512]);
+        let scales = on_device(device, &vec![f32::NAN; tiles * blocks * 4]);
+        let sums = on_device(device, &vec![0x5a_u8; tiles * blocks * 96]);
         let weight = norm.map(|(weight, _)| on_device(device, weight));
         let params = QuantizeParams {
             x: x.values.address(),
@@ -118,7 +118,7 @@ fn check(planes: &HostPlanes, row: usize, y: &[f64], tolerance: f64) {
 }
 
 #[test]
-fn activations_keep_sixteen_bits() {
+pub(super) fn activations_keep_sixteen_bits() {
     let (device, mut random) = (EmulatorDevice::default(), Random(21));
     for width in WIDTHS {
         let mut values = random.floats(7 * width);
@@ -144,7 +144,7 @@ fn activations_keep_sixteen_bits() {
 }
 
 #[test]
-fn a_norm_comes_before() {
+pub(super) fn a_norm_comes_before() {
     let (device, mut random) = (EmulatorDevice::default(), Random(22));
     for width in WIDTHS {
         let (values, weight) = (random.floats(3 * width), random.floats(width));
@@ -160,7 +160,7 @@ fn a_norm_comes_before() {
 }
 
 #[test]
-fn tiny_blocks_are_zero_and_what_is_no_number_stands_in_the_scale() {
+pub(super) fn tiny_blocks_are_zero_and_what_is_no_number_stands_in_the_scale() {
     let device = EmulatorDevice::default();
     let mut values = vec![0.25_f32; 5 * 512];
     values[3] = f32::NAN;

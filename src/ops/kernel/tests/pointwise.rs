@@ -30,7 +30,7 @@ fn hard_rows(width: usize) -> Vec<f32> {
 }
 
 #[test]
-fn the_first_of_the_largest_logits_is_chosen() {
+pub(super) fn the_first_of_the_largest_logits_is_chosen() {
     for shuffle in [None, Some(1)] {
         let options = EmulatorOptions { shuffle, poison: true, ..EmulatorOptions::default() };
         let ops = KernelOps::new(EmulatorDevice::new(options).unwrap());

@@ -127,7 +127,7 @@ fn cases() -> Vec<Case> {
 }
 
 #[test]
-fn turned_heads_and_the_cache_are_those_of_the_reference() {
+pub(super) fn turned_heads_and_the_cache_are_those_of_the_reference() {
     let reference = ReferenceOps::new(1).unwrap();
     assert_eq!(reference.device().name(), HostDevice.name());
     let kernels = KernelOps::new(EmulatorDevice::default());
@@ -152,7 +152,7 @@ fn turned_heads_and_the_cache_are_those_of_the_reference() {
 }
 
 #[test]
-fn bits_do_not_depend_on_the_order_of_threads() {
+pub(super) fn bits_do_not_depend_on_the_order_of_threads() {
     for case in cases().into_iter().step_by(5) {
         let run = |options| {
             let outcome = case.run(&KernelOps::new(EmulatorDevice::new(options).unwrap()));
