@@ -16,12 +16,15 @@ const ARCHS_VARIABLE: &str = "WORKER_ORCD_CUDA_ARCHS";
 /// What is compiled for where nothing else is asked: Ampere, Ada, Hopper, Blackwell.
 const ALL_ARCHS: &str = "80,86,89,90a,100,120";
 
+/// Where it is set, a kernel that spills registers ends the build.
+const STRICT_VARIABLE: &str = "WORKER_ORCD_CUDA_STRICT";
+
 /// As the emulator's C++ compiler must: IEEE arithmetic, contracted only where the source says fma.
 const FLAGS: &[&str] = &["-fatbin", "-std=c++20", "-O3", "-fmad=false", "-lineinfo", "--compress-mode=size"];
 
 /// Compiles the kernels and writes `kernels.rs`: the compiled modules, the kernels' names, or why there are none.
 pub(crate) fn build(sources: &[PathBuf]) {
-    for variable in ["NVCC", "CUDA_HOME", "CUDA_PATH", ARCHS_VARIABLE] {
+    for variable in ["NVCC", "CUDA_HOME", "CUDA_PATH", ARCHS_VARIABLE, STRICT_VARIABLE] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
     let archs = std::env::var(ARCHS_VARIABLE).unwrap_or_else(|_| ALL_ARCHS.to_owned());
@@ -131,6 +134,9 @@ impl Nvcc {
         let mut flags: Vec<String> = FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
         flags.push(format!("-I{}", include.display()));
         flags.extend(self.arch_flags(archs));
+        if std::env::var_os(STRICT_VARIABLE).is_some() {
+            flags.push("-Xptxas=-warn-spills,-Werror".to_owned());
+        }
         let headers = headers(&include);
         // Beside the folders of the profiles, which share it.
         let cache = out_dir().ancestors().nth(4).unwrap_or(Path::new("")).join("kernels");

@@ -111,11 +111,18 @@ template <class Tiles> DEVICE void matmul_decode(const MatmulParams &p) {
 constexpr int PREFILL_STRIPS = 8;
 constexpr int PREFILL_GROUPS = 8;
 
-// The activations of 32 tokens and one block of columns.
+// Groups that a warp holds in registers at a time: as many as fit without spilling, on each GPU.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+constexpr int HELD_GROUPS = PREFILL_GROUPS / 2;
+#else
+constexpr int HELD_GROUPS = PREFILL_GROUPS;
+#endif
+
+// The activations of the held tokens and one block of columns.
 struct StagedBlock {
-    Words4 codes[PREFILL_GROUPS][BLOCK_COLUMNS / UNIT_COLUMNS][WARP];
-    Words2 sums[PREFILL_GROUPS][3][TILE_TOKENS];
-    float scales[PREFILL_GROUPS][TILE_TOKENS];
+    Words4 codes[HELD_GROUPS][BLOCK_COLUMNS / UNIT_COLUMNS][WARP];
+    Words2 sums[HELD_GROUPS][3][TILE_TOKENS];
+    float scales[HELD_GROUPS][TILE_TOKENS];
 };
 
 struct StagedActivations {
@@ -127,17 +134,17 @@ struct StagedActivations {
 };
 
 // Begins to copy a block's activations; a group beyond the last is a copy of the last, whose results nobody reads.
-DEVICE void stage(const MatmulParams &p, uint32_t block, StagedBlock &into) {
+DEVICE void stage(const MatmulParams &p, uint32_t first_group, uint32_t block, StagedBlock &into) {
     const uint32_t n_units = units_of(p.n_columns), n_blocks = blocks_of(p.n_columns);
     const uint32_t units = units_in_block(block, n_units), last = (p.n_tokens - 1) / TILE_TOKENS;
     constexpr uint32_t SUM_VECTORS = sizeof(into.sums[0]) / 16, VECTORS = SUM_VECTORS + 1;
-    for (uint32_t i = threadIdx.x; i < PREFILL_GROUPS * units * WARP; i += blockDim.x) {
-        const uint32_t n = i / (units * WARP), group = min(blockIdx.y * PREFILL_GROUPS + n, last);
+    for (uint32_t i = threadIdx.x; i < HELD_GROUPS * units * WARP; i += blockDim.x) {
+        const uint32_t n = i / (units * WARP), group = min(first_group + n, last);
         const uint32_t unit = i / WARP % units, lane = i % WARP;
         copy_async(&into.codes[n][unit][lane], &p.planes.codes[((size_t)group * n_units + 4 * block + unit) * WARP + lane]);
     }
-    for (uint32_t i = threadIdx.x; i < PREFILL_GROUPS * VECTORS; i += blockDim.x) {
-        const uint32_t n = i / VECTORS, vector = i % VECTORS, group = min(blockIdx.y * PREFILL_GROUPS + n, last);
+    for (uint32_t i = threadIdx.x; i < HELD_GROUPS * VECTORS; i += blockDim.x) {
+        const uint32_t n = i / VECTORS, vector = i % VECTORS, group = min(first_group + n, last);
         const size_t at = (size_t)group * n_blocks + block;
         if (vector < SUM_VECTORS) {
             copy_async((Words4 *)into.sums[n] + vector, (const Words4 *)(p.planes.sums + at * 3 * TILE_TOKENS) + vector);
@@ -153,22 +160,22 @@ DEVICE uint32_t next_block(uint32_t block, uint32_t n_blocks) {
     return block + CLASSES < n_blocks ? block + CLASSES : block % CLASSES + 1;
 }
 
-// One strip's product with the block's 32 tokens; every warp of the block takes part in the staging.
+// One strip's product with the held tokens from `first_group` on; every warp of the block takes part in the staging.
 template <class Tiles>
-DEVICE void sum_strip(const MatmulParams &p, const uint8_t *strip, bool wanted, StagedBlock *staged,
-                      float (&totals)[PREFILL_GROUPS][2]) {
-    constexpr int N = PREFILL_GROUPS;
+DEVICE void sum_strip(const MatmulParams &p, uint32_t first_group, const uint8_t *strip, bool wanted,
+                      StagedBlock *staged, float (&totals)[HELD_GROUPS][2]) {
+    constexpr int N = HELD_GROUPS;
     const uint32_t n_units = units_of(p.n_columns), n_blocks = blocks_of(p.n_columns);
     float sums[N][2] = {};
 #pragma unroll
     for (int n = 0; n < N; n++) totals[n][0] = totals[n][1] = 0.0f;
-    stage(p, 0, staged[0]);
+    stage(p, first_group, 0, staged[0]);
     uint32_t block = 0;
 #pragma unroll 1
     for (uint32_t step = 0; step < n_blocks; step++) {
         const uint32_t next = next_block(block, n_blocks);
         if (step + 1 < n_blocks) {
-            stage(p, next, staged[(step + 1) % 2]);
+            stage(p, first_group, next, staged[(step + 1) % 2]);
             copy_async_wait<1>();
         } else {
             copy_async_wait<0>();
@@ -203,18 +210,23 @@ template <class Tiles> DEVICE void matmul_prefill(const MatmulParams &p) {
     const uint32_t index = blockIdx.x * PREFILL_STRIPS + warp_index();
     const bool wanted = index < p.n_rows / STRIP_ROWS;
     const uint32_t safe = wanted ? index : 0;
-    float first[PREFILL_GROUPS][2], second[PREFILL_GROUPS][2] = {};
-    sum_strip<Tiles>(p, strip<Tiles>(p.weights[0], safe, p.n_columns), wanted, staged, first);
-    if (p.epilogue == EPILOGUE_SWIGLU)
-        sum_strip<Tiles>(p, strip<Tiles>(p.weights[1], safe, p.n_columns), wanted, staged, second);
-    if (!wanted) return;
+    const uint32_t n_products = p.epilogue == EPILOGUE_SWIGLU ? 2 : 1, held = PREFILL_GROUPS / HELD_GROUPS;
+    // Gate waits in `out` for up, not in registers: a thread reads what it wrote itself.
+#pragma unroll 1
+    for (uint32_t i = 0; i < held * n_products; i++) {
+        const uint32_t product = i % n_products, first_group = blockIdx.y * PREFILL_GROUPS + i / n_products * HELD_GROUPS;
+        const uint32_t epilogue = n_products == 1 ? p.epilogue : product == 0 ? EPILOGUE_STORE : EPILOGUE_GATE;
+        float totals[HELD_GROUPS][2];
+        sum_strip<Tiles>(p, first_group, strip<Tiles>(p.weights[product], safe, p.n_columns), wanted, staged, totals);
+        if (!wanted) continue;
 #pragma unroll
-    for (int n = 0; n < PREFILL_GROUPS; n++) {
-        const uint32_t token = TILE_TOKENS * (blockIdx.y * PREFILL_GROUPS + n) + lane % 4;
-        if (token >= p.n_tokens) continue;
+        for (int n = 0; n < HELD_GROUPS; n++) {
+            const uint32_t token = TILE_TOKENS * (first_group + n) + lane % 4;
+            if (token >= p.n_tokens) continue;
 #pragma unroll
-        for (int r = 0; r < 2; r++)
-            finish(p, STRIP_ROWS * index + lane / 4 + 8 * r, token, first[n][r], second[n][r]);
+            for (int r = 0; r < 2; r++)
+                finish_as(epilogue, p, STRIP_ROWS * index + lane / 4 + 8 * r, token, totals[n][r], 0.0f);
+        }
     }
 }
 

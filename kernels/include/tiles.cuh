@@ -110,6 +110,7 @@ template <class Codes> struct AffineTiles {
                                       AffineScales(load_streaming(packed + g + 8))};
 #pragma unroll
         for (int group = 0; group < 8; group++) {
+            if (N > 2) __syncwarp(); // keeps the loads of later groups from filling the registers
             uint32_t a[4];
             codes.fragment(group, a);
             const int scale0 = unsigned_byte(rows[0].scales[group / 4], group % 4), scale1 = unsigned_byte(rows[1].scales[group / 4], group % 4);
@@ -161,6 +162,7 @@ struct TilesQ6K {
             const Words4 high = load_streaming(pairs + WARP * half);
 #pragma unroll
             for (int quarter = 0; quarter < 4; quarter++) {
+                if (N > 2) __syncwarp(); // as above
                 const Words4 v = low[quarter % 2];
                 const uint32_t a[4] = {place(v.x, high.x, quarter), place(v.y, high.y, quarter),
                                        place(v.z, high.z, quarter), place(v.w, high.w, quarter)};

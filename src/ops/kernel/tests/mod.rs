@@ -11,9 +11,13 @@ mod rotary;
 
 use bytemuck::{NoUninit, Pod};
 
-use crate::device::{Buffer, EmulatorDevice, Grid, Launch, Region, kernel_names, launched_kernels};
+use crate::device::{
+    Buffer, DeviceError, EmulatorDevice, Grid, Launch, Region, kernel_names, launched_kernels,
+};
 use crate::model::{CATALOG, ModelConfig};
-use crate::ops::{Matrix, MatrixShape, Ops, PassLimits, Projection, ProjectionPart, Rows, padded_width};
+use crate::ops::{
+    Matrix, MatrixShape, Ops, OpsError, PassLimits, Projection, ProjectionPart, Rows, padded_width,
+};
 use crate::quant::Format;
 
 use super::{KernelOps, Workspace};
@@ -71,6 +75,22 @@ pub(super) fn workspace(
     ops.workspace(&config, limits, region).unwrap()
 }
 
+/// What can go wrong while a matrix is placed.
+#[derive(Debug)]
+pub(super) struct Failure(#[expect(dead_code, reason = "shown where a test fails")] OpsError);
+
+impl From<OpsError> for Failure {
+    fn from(error: OpsError) -> Self {
+        Self(error)
+    }
+}
+
+impl From<DeviceError> for Failure {
+    fn from(error: DeviceError) -> Self {
+        Self(error.into())
+    }
+}
+
 /// A matrix of file bytes on the device.
 pub(super) fn matrix(
     ops: &KernelOps<EmulatorDevice>,
@@ -82,7 +102,7 @@ pub(super) fn matrix(
     let mut staging = Region::allocate(device, ops.staging_bytes()).unwrap();
     ops.load_matrix(shape, into, &mut staging, |offset, piece| {
         piece.copy_from_slice(&bytes[offset as usize..][..piece.len()]);
-        Ok::<_, crate::weights::LoadError>(())
+        Ok::<_, Failure>(())
     })
     .unwrap()
 }
