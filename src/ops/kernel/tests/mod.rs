@@ -82,7 +82,7 @@ pub(super) fn matrix(
     let mut staging = Region::allocate(device, ops.staging_bytes()).unwrap();
     ops.load_matrix(shape, into, &mut staging, |offset, piece| {
         piece.copy_from_slice(&bytes[offset as usize..][..piece.len()]);
-        Ok::<_, crate::weights::LoadError>(())
+        Ok::<_, crate::ops::OpsError>(())
     })
     .unwrap()
 }
