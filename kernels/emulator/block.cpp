@@ -195,7 +195,8 @@ uint8_t *Block::shared(const char *tag, size_t bytes) {
         if (shared.tag == tag) return shared.memory.get();
     }
     shared_bytes += bytes;
-    if (shared_bytes > MAX_SHARED_BYTES) fail("asks for %zu bytes of shared memory of %u", shared_bytes, MAX_SHARED_BYTES);
+    if (shared_bytes > MAX_SHARED_BYTES)
+        fail("asks for %zu bytes of shared memory of %u", shared_bytes, MAX_SHARED_BYTES);
     void *memory = nullptr;
     if (posix_memalign(&memory, 16, bytes) != 0) fail("found no %zu bytes for shared memory", bytes);
     memset(memory, launch->poisoned ? POISON : 0, bytes);

@@ -7,7 +7,8 @@ namespace emulator {
 
 // Its indices depend on nothing that a kernel says, and it is the emulator's innermost loop.
 template <int K, typename A>
-__attribute__((no_sanitize("address", "undefined"))) static void multiply_bytes(const Operands (&operands)[LANES], int (&products)[LANES][4]) {
+__attribute__((no_sanitize("address", "undefined"))) static void
+multiply_bytes(const Operands (&operands)[LANES], int (&products)[LANES][4]) {
     A a_bytes[16][K];
     int8_t b_bytes[8][K];
     for (uint32_t lane = 0; lane < LANES; lane++) {
