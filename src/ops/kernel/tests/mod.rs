@@ -75,22 +75,6 @@ pub(super) fn workspace(
     ops.workspace(&config, limits, region).unwrap()
 }
 
-/// What can go wrong while a matrix is placed.
-#[derive(Debug)]
-pub(super) struct Failure(#[expect(dead_code, reason = "shown where a test fails")] OpsError);
-
-impl From<OpsError> for Failure {
-    fn from(error: OpsError) -> Self {
-        Self(error)
-    }
-}
-
-impl From<DeviceError> for Failure {
-    fn from(error: DeviceError) -> Self {
-        Self(error.into())
-    }
-}
-
 /// A matrix of file bytes on the device.
 pub(super) fn matrix(
     ops: &KernelOps<EmulatorDevice>,
@@ -102,7 +86,7 @@ pub(super) fn matrix(
     let mut staging = Region::allocate(device, ops.staging_bytes()).unwrap();
     ops.load_matrix(shape, into, &mut staging, |offset, piece| {
         piece.copy_from_slice(&bytes[offset as usize..][..piece.len()]);
-        Ok::<_, Failure>(())
+        Ok::<_, OpsError>(())
     })
     .unwrap()
 }
