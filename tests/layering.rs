@@ -45,6 +45,7 @@ const MAY_BE_UNSAFE: &[&str] = &[
     "device/cuda/graph.rs",
     "device/cuda/mod.rs",
     "device/cuda/open.rs",
+    "device/cuda/ranges.rs",
     "device/cuda/staging.rs",
     "device/emulator/kernels.rs",
     "device/emulator/mod.rs",

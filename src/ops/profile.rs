@@ -61,6 +61,11 @@ impl<O: Ops> Profiled<O> {
         run: impl FnOnce(&O) -> Result<T, OpsError>,
     ) -> Result<T, OpsError> {
         self.inner.synchronize()?;
+        #[cfg(feature = "nvtx")]
+        let _range = {
+            let layer = self.lock().layer.map_or_else(String::new, |layer| format!(" of layer {layer}"));
+            crate::device::cuda::TimeRange::begin(&format!("{operation}{layer}"))
+        };
         let begin = self.start.elapsed();
         let result = run(&self.inner)?;
         self.inner.synchronize()?;

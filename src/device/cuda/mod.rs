@@ -4,10 +4,14 @@
 mod graph;
 mod kernels;
 mod open;
+#[cfg(feature = "nvtx")]
+mod ranges;
 mod staging;
 
 pub use graph::CudaGraph;
 pub use open::{CudaFacts, CudaUnavailable};
+#[cfg(feature = "nvtx")]
+pub(crate) use ranges::TimeRange;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
