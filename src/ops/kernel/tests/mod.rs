@@ -11,9 +11,7 @@ mod rotary;
 
 use bytemuck::{NoUninit, Pod};
 
-use crate::device::{
-    Buffer, DeviceError, EmulatorDevice, Grid, Launch, Region, kernel_names, launched_kernels,
-};
+use crate::device::{Buffer, EmulatorDevice, Grid, Launch, Region, kernel_names, launched_kernels};
 use crate::model::{CATALOG, ModelConfig};
 use crate::ops::{
     Matrix, MatrixShape, Ops, OpsError, PassLimits, Projection, ProjectionPart, Rows, padded_width,
