@@ -326,19 +326,3 @@ fn kernels_are_listed_and_counted() {
     run(&EmulatorDevice::default(), "selftest_race", grid(32), &[0; 32], 0, 32).unwrap();
     assert!(launched_kernels().contains(&"selftest_race"));
 }
-
-/// What a meeting and a product cost: `cargo test --release --features emulator -- --ignored --nocapture cost`.
-#[test]
-#[ignore = "a measurement"]
-fn cost() {
-    let device = device(EmulatorOptions { n_threads: Some(1), ..EmulatorOptions::default() });
-    for (kernel, what, per_round) in
-        [("selftest_many_meetings", "switch", 256.0), ("selftest_many_products", "product of a warp", 8.0)]
-    {
-        let rounds = 10_000;
-        let begun = std::time::Instant::now();
-        run(&device, kernel, grid(256), &counted(8), rounds, 256).unwrap();
-        let each = begun.elapsed().as_nanos() as f64 / (f64::from(rounds) * per_round);
-        println!("{each:.1} ns a {what}");
-    }
-}

@@ -249,6 +249,14 @@ impl Model {
         let runner = &mut *self.runner;
         let (mut timings, mut started) = (Timings::default(), Instant::now());
         let mut history = prompt.to_vec();
+        let new = session.keep_common(prompt);
+        timings.prompt_tokens = new.len();
+        if options.max_tokens == Some(0) {
+            // Nothing is to be chosen; the cache holds the prompt then, for what may follow.
+            session.advance(runner, new)?;
+            timings.prompt = started.elapsed();
+            return Ok(Tokens { ids: Vec::new(), stop_reason: StopReason::Length, timings });
+        }
         let stop_reason = loop {
             let generated = history.len() - prompt.len();
             if options.max_tokens.is_some_and(|most| generated >= most) {
@@ -261,9 +269,8 @@ impl Model {
                 break StopReason::ContextFull;
             }
             let token = if generated == 0 {
-                let new = session.keep_common(prompt);
                 let token = session.choose(runner, new, options, &history)?;
-                (timings.prompt_tokens, timings.prompt) = (new.len(), started.elapsed());
+                timings.prompt = started.elapsed();
                 started = Instant::now();
                 token
             } else {

@@ -75,8 +75,10 @@ pub struct Workspace<D: Device> {
     sums: Buffer<D, u32>,
     partials: Buffer<D, f32>,
     best: Buffer<D, u32>,
-    /// Rows that the tables have room for.
+    /// Rows that there is room for.
     rows: usize,
+    /// Rows of the present pass: the length of a column of its tables.
+    pass_rows: usize,
     rotated_dims: usize,
     /// Tiles of rows in the present pass, for attention's prefill kernel.
     n_tiles: usize,
@@ -101,19 +103,21 @@ impl<D: Device> Workspace<D> {
             partials: part(sizes.partials)?.typed(),
             best: part(sizes.best)?.typed(),
             rows: limits.rows,
+            pass_rows: 0,
             rotated_dims: config.rope.rotated_dims,
             n_tiles: 0,
             n_splits: 0,
         })
     }
 
-    /// Uploads what the kernels must know of a pass. `pass` has at most as many rows as the workspace.
+    /// Uploads what the kernels must know of a pass: six columns of a number a row, then pages. Where a column begins
+    /// depends on the number of rows alone, so a recording for so many rows stays valid. `pass` has at most as many rows as the workspace.
     pub(super) fn begin(&mut self, pass: &Pass<'_>) -> Result<(), DeviceError> {
-        let rows = self.rows;
+        let rows = pass.n_rows();
         let mut tables = vec![0_u32; 6 * rows];
         let mut tiles = Vec::new();
         let mut pages = Vec::new();
-        tables[..pass.n_rows()].copy_from_slice(pass.tokens);
+        tables[..rows].copy_from_slice(pass.tokens);
         for span in pass.spans {
             let needed = (span.position + span.n_rows).div_ceil(PAGE_TOKENS);
             for i in 0..span.n_rows {
@@ -130,7 +134,7 @@ impl<D: Device> Workspace<D> {
         }
         tables[4 * rows..][..tiles.len()].copy_from_slice(&tiles);
         tables.extend(pages);
-        self.n_tiles = tiles.len() / 2;
+        (self.pass_rows, self.n_tiles) = (rows, tiles.len() / 2);
         // A power of two, so that few graphs serve all lengths.
         let splits = pass.longest().div_ceil(SPLIT_TOKENS).max(1);
         self.n_splits = splits.next_power_of_two();
@@ -143,7 +147,7 @@ impl<D: Device> Workspace<D> {
     }
     /// Addresses of the pass's tables.
     pub(super) fn tables(&self) -> PassTables {
-        let column = |index: usize| self.tables.address() + (4 * index * self.rows) as u64;
+        let column = |index: usize| self.tables.address() + (4 * index * self.pass_rows) as u64;
         PassTables {
             tokens: column(0),
             positions: column(1),
@@ -155,7 +159,7 @@ impl<D: Device> Workspace<D> {
     }
     /// Address of the tiles of rows, and their number.
     pub(super) fn tiles(&self) -> (u64, u32) {
-        (self.tables.address() + (16 * self.rows) as u64, self.n_tiles as u32)
+        (self.tables.address() + (16 * self.pass_rows) as u64, self.n_tiles as u32)
     }
     /// Address of attention's partial sums, and the splits that a grid for this pass covers.
     pub(super) fn partials(&self, heads: HeadShape, n_rows: usize) -> (u64, u32) {
