@@ -59,8 +59,13 @@ template <typename Format, int TOKENS> DEVICE void rows_of_tokens(const MatmulPa
         for (int i = 0; i < TOKENS; i++) seconds[i] = firsts[i];
         product<Format>(p, p.weights[matrix], row, first, firsts);
     }
-    for (int i = 0; i < TOKENS; i++)
-        if (lane_index() == i && first + i < p.n_tokens) finish(p, row, first + i, firsts[i], seconds[i]);
+    for (int i = 0; i < TOKENS; i++) {
+        const uint32_t token = first + i;
+        if (lane_index() != i || token >= p.n_tokens) continue;
+        const float factor = row_factor(p.planes, token, p.n_columns, p.eps);
+        float &out = p.out[(size_t)token * p.stride + row];
+        finish(p.epilogue, out, finished(firsts[i], factor, p.bias, row), seconds[i] * factor);
+    }
 }
 
 template <typename Format> DEVICE void matmul(const MatmulParams &p) {

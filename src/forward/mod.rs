@@ -286,9 +286,12 @@ impl<O: Ops> Engine<O> {
         let Self { ops, config, weights, cache, scratch, workspace, .. } = self;
         ops.run(&pass, &weights.rotary, workspace, |workspace| {
             ops.embed(&pass, weights.token_embedding(), workspace, &mut scratch.x)?;
-            for (index, (layer, cache)) in weights.layers.iter().zip(&mut cache.layers).enumerate() {
+            let norms = weights.layers.iter().map(|layer| &layer.attn_norm).skip(1);
+            let next_norms = norms.chain([&weights.output_norm]);
+            let layers = weights.layers.iter().zip(&mut cache.layers).zip(next_norms);
+            for (index, ((layer, cache), next_norm)) in layers.enumerate() {
                 ops.enter_layer(index);
-                layer::run(ops, config, layer, &weights.rotary, &pass, cache, scratch, workspace)?;
+                layer::run(ops, config, layer, next_norm, &weights.rotary, &pass, cache, scratch, workspace)?;
             }
             Ok(())
         })

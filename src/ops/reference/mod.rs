@@ -365,6 +365,7 @@ impl Ops for ReferenceOps {
         a: &Rows<HostDevice>,
         n_rows: usize,
         projection: &Projection<HostDevice>,
+        _next_norm: Option<&Norm<HostDevice>>,
         workspace: &mut Self::Workspace,
         x: &mut Rows<HostDevice>,
     ) -> Result<(), OpsError> {

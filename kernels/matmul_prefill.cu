@@ -1,112 +1,14 @@
-// out[token][row] = Σ_k weights[row][k] · x[token][k], with weights in tiles of 16 rows and x in planes.
+// out[token][row] = Σ_k weights[row][k] · x[token][k], with weights in tiles of 16 rows and x in planes, of many tokens.
 //
-// Shapes: weights [n_rows, n_columns] (16 divides n_rows; 256, or 64 for formats of 32, divides n_columns), x [n_tokens, n_columns].
-// Order of the sum: the term of a block of 256 columns is exact but for its last steps (tiles.cuh); acc = fma(scale of
-// x, term, acc) over the blocks of a class (number mod 8) in order, then the eight classes are added in order. Both
-// kernels follow it, so their bits are the same, and no result depends on which tokens are computed together.
+// Shapes: weights [n_rows, n_columns] (16 divides n_rows; 256, or 64 for formats of 32, divides n_columns), x [n_tokens,
+// n_columns]. The sums are those of strips.cuh, with the bits of matmul_decode_*.
 //
-// matmul_decode_<format>: up to 8 tokens a block. Grid (n_rows / 16, ceil(n_tokens / 8)), 256 threads: warp w sums class w.
-//   Reads the weights once, 16 bytes a lane and load; a lane of a token that is not there loads no activations.
 // matmul_prefill_<format>: 32 tokens a block. Grid (ceil(n_rows / 128), ceil(n_tokens / 32)), 256 threads: a warp takes 16
-//   rows and all tokens through all classes. The activations of a block of columns are staged in shared memory, two deep.
-//   Reads the weights once for each 32 tokens.
+// rows and all tokens through all classes. The activations of a block of columns are staged in shared memory, two deep.
+// Bytes: the weights once for each 32 tokens, from a cache but for the first; activations 2 a value for each 128 rows.
 #include "epilogue.cuh"
 #include "params.cuh"
-#include "tiles.cuh"
-
-constexpr int CLASSES = 8;
-
-// One strip after another along the rows of a matrix.
-template <class Tiles> DEVICE const uint8_t *strip(const uint8_t *weights, uint32_t index, uint32_t n_columns) {
-    return weights + (size_t)index * (n_columns / Tiles::Layout::COLUMNS) * Tiles::Layout::BYTES;
-}
-
-template <class Tiles> DEVICE size_t block_offset(uint32_t block) {
-    return (size_t)block * (BLOCK_COLUMNS / Tiles::Layout::COLUMNS) * Tiles::Layout::BYTES;
-}
-
-DEVICE uint32_t units_in_block(uint32_t block, uint32_t n_units) {
-    return min(n_units - 4 * block, (uint32_t)(BLOCK_COLUMNS / UNIT_COLUMNS));
-}
-
-// ---- decode
-
-// A lane's view of one block of columns in global memory, for N groups of four tokens from `first` on.
-template <int N> struct GlobalActivations {
-    const Planes &planes;
-    uint32_t first_group, n_tokens, block, n_units, n_blocks;
-
-    DEVICE Words4 codes(int n, int unit) const {
-        const uint32_t group = first_group + n, lane = lane_index();
-        if (TILE_TOKENS * group + lane / 8 >= n_tokens) return Words4{0, 0, 0, 0};
-        return planes.codes[((size_t)group * n_units + 4 * block + unit) * WARP + lane];
-    }
-    DEVICE uint32_t token(int n) const {
-        return min(TILE_TOKENS * (first_group + n) + lane_index() % 4, n_tokens - 1);
-    }
-    DEVICE Words2 sums(int n, int digit) const { return planes.sums[sum_index(token(n), block, digit, n_blocks)]; }
-    DEVICE float scale(int n) const { return planes.scales[scale_index(token(n), block, n_blocks)]; }
-};
-
-// One class of a strip's product with 4 N tokens.
-template <class Tiles, int N>
-DEVICE void sum_class(const MatmulParams &p, const uint8_t *strip, uint32_t first_group, uint32_t number,
-                      float (&sums)[N][2]) {
-    const uint32_t n_units = units_of(p.n_columns), n_blocks = blocks_of(p.n_columns);
-#pragma unroll
-    for (int n = 0; n < N; n++) sums[n][0] = sums[n][1] = 0.0f;
-#pragma unroll 1
-    for (uint32_t block = number; block < n_blocks; block += CLASSES) {
-        const GlobalActivations<N> activations{p.planes, first_group, p.n_tokens, block, n_units, n_blocks};
-        Terms<N> terms;
-        Tiles::template multiply<N>(strip + block_offset<Tiles>(block), units_in_block(block, n_units), activations, terms);
-#pragma unroll
-        for (int n = 0; n < N; n++) {
-            const float scale = activations.scale(n);
-#pragma unroll
-            for (int r = 0; r < 2; r++) sums[n][r] = fmaf(scale, terms[n][r], sums[n][r]);
-        }
-    }
-}
-
-template <class Tiles, int N> DEVICE void decode(const MatmulParams &p, float (&classes)[2][CLASSES][8][STRIP_ROWS]) {
-    const int lane = lane_index(), warp = warp_index();
-    const uint32_t first_group = blockIdx.y * 2, n_products = p.epilogue == EPILOGUE_SWIGLU ? 2 : 1;
-#pragma unroll 1
-    for (uint32_t product = 0; product < n_products; product++) {
-        float sums[N][2];
-        sum_class<Tiles, N>(p, strip<Tiles>(p.weights[product], blockIdx.x, p.n_columns), first_group, warp, sums);
-#pragma unroll
-        for (int n = 0; n < N; n++) {
-#pragma unroll
-            for (int r = 0; r < 2; r++)
-                classes[product][warp][TILE_TOKENS * n + lane % 4][lane / 4 + 8 * r] = sums[n][r];
-        }
-    }
-    __syncthreads();
-    const uint32_t row = threadIdx.x % STRIP_ROWS, slot = threadIdx.x / STRIP_ROWS;
-    const uint32_t token = TILE_TOKENS * first_group + slot;
-    if (slot >= TILE_TOKENS * N || token >= p.n_tokens) return;
-    float first = 0.0f, second = 0.0f;
-#pragma unroll
-    for (int number = 0; number < CLASSES; number++) first += classes[0][number][slot][row];
-    if (n_products == 2) {
-#pragma unroll
-        for (int number = 0; number < CLASSES; number++) second += classes[1][number][slot][row];
-    }
-    finish(p, STRIP_ROWS * blockIdx.x + row, token, first, second);
-}
-
-template <class Tiles> DEVICE void matmul_decode(const MatmulParams &p) {
-    SHARED(float, classes, [2][CLASSES][8][STRIP_ROWS]);
-    if (p.n_tokens - 8 * blockIdx.y <= TILE_TOKENS) {
-        decode<Tiles, 1>(p, classes);
-    } else {
-        decode<Tiles, 2>(p, classes);
-    }
-}
-
-// ---- prefill
+#include "strips.cuh"
 
 constexpr int PREFILL_STRIPS = 8;
 constexpr int PREFILL_GROUPS = 8;
@@ -217,26 +119,22 @@ template <class Tiles> DEVICE void matmul_prefill(const MatmulParams &p) {
         const uint32_t product = i % n_products, first_group = blockIdx.y * PREFILL_GROUPS + i / n_products * HELD_GROUPS;
         const uint32_t epilogue = n_products == 1 ? p.epilogue : product == 0 ? EPILOGUE_STORE : EPILOGUE_GATE;
         float totals[HELD_GROUPS][2];
-        sum_strip<Tiles>(p, first_group, strip<Tiles>(p.weights[product], safe, p.n_columns), wanted, staged, totals);
+        sum_strip<Tiles>(p, first_group, strip_at<Tiles>(p.weights[product], safe, p.n_columns), wanted, staged, totals);
         if (!wanted) continue;
 #pragma unroll
         for (int n = 0; n < HELD_GROUPS; n++) {
             const uint32_t token = TILE_TOKENS * (first_group + n) + lane % 4;
             if (token >= p.n_tokens) continue;
+            const float factor = row_factor(p.planes, token, p.n_columns, p.eps);
 #pragma unroll
-            for (int r = 0; r < 2; r++)
-                finish_as(epilogue, p, STRIP_ROWS * index + lane / 4 + 8 * r, token, totals[n][r], 0.0f);
+            for (int r = 0; r < 2; r++) {
+                const uint32_t row = STRIP_ROWS * index + lane / 4 + 8 * r;
+                float &out = p.out[(size_t)token * p.stride + row];
+                finish(epilogue, out, finished(totals[n][r], factor, p.bias, row), 0.0f);
+            }
         }
     }
 }
-
-// loop: matmul_decode_.* 128
-KERNEL(matmul_decode_q4_k, MatmulParams, 256, 2) { matmul_decode<TilesQ4K>(p); }
-KERNEL(matmul_decode_q5_k, MatmulParams, 256, 2) { matmul_decode<TilesQ5K>(p); }
-KERNEL(matmul_decode_q6_k, MatmulParams, 256, 2) { matmul_decode<TilesQ6K>(p); }
-KERNEL(matmul_decode_q8_0, MatmulParams, 256, 2) { matmul_decode<TilesQ8>(p); }
-KERNEL(matmul_decode_q4_0, MatmulParams, 256, 2) { matmul_decode<TilesQ4>(p); }
-KERNEL(matmul_decode_q5_0, MatmulParams, 256, 2) { matmul_decode<TilesQ5>(p); }
 
 // loop: matmul_prefill_.* 1024
 KERNEL(matmul_prefill_q4_k, MatmulParams, 256, 1) { matmul_prefill<TilesQ4K>(p); }
