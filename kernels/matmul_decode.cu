@@ -18,7 +18,7 @@
 #include "quantize.cuh"
 #include "strips.cuh"
 
-constexpr int WARPS = 8;
+constexpr uint32_t WARPS = 8;
 static_assert(WARPS == CLASSES);
 
 // A lane's view of one block of columns in global memory, for N groups of four tokens.
@@ -107,10 +107,10 @@ DEVICE void finish_strip(const MatmulDecodeParams &p, uint32_t strip, const Clas
     const float factor = row_factor(p.planes, token, p.n_columns, p.eps);
     float first = 0.0f, second = 0.0f;
 #pragma unroll
-    for (int number = 0; number < CLASSES; number++) first += classes[0][number][token][row % STRIP_ROWS];
+    for (uint32_t number = 0; number < CLASSES; number++) first += classes[0][number][token][row % STRIP_ROWS];
     if (is_gated) {
 #pragma unroll
-        for (int number = 0; number < CLASSES; number++) second += classes[1][number][token][row % STRIP_ROWS];
+        for (uint32_t number = 0; number < CLASSES; number++) second += classes[1][number][token][row % STRIP_ROWS];
         second *= factor;
     }
     float &out = p.out[(size_t)token * p.stride + row];

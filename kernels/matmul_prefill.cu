@@ -57,11 +57,6 @@ DEVICE void stage(const MatmulParams &p, uint32_t first_group, uint32_t block, S
     copy_async_commit();
 }
 
-// The block after `block` in the order of the sum: its class, then the next class.
-DEVICE uint32_t next_block(uint32_t block, uint32_t n_blocks) {
-    return block + CLASSES < n_blocks ? block + CLASSES : block % CLASSES + 1;
-}
-
 // One strip's product with the held tokens from `first_group` on; every warp of the block takes part in the staging.
 template <class Tiles>
 DEVICE void sum_strip(const MatmulParams &p, uint32_t first_group, const uint8_t *strip, bool wanted,
@@ -88,7 +83,7 @@ DEVICE void sum_strip(const MatmulParams &p, uint32_t first_group, const uint8_t
             Terms<N> terms;
             Tiles::template multiply<N>(strip + block_offset<Tiles>(block), units_in_block(block, n_units), activations,
                                         terms);
-            const bool last_of_class = block + CLASSES >= n_blocks;
+            const bool last_of_class = is_last_of_class(block, n_blocks);
 #pragma unroll
             for (int n = 0; n < N; n++) {
 #pragma unroll

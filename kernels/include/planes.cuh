@@ -48,6 +48,16 @@ DEVICE uint32_t sum_index(uint32_t row, uint32_t block, int digit, uint32_t n_bl
     return ((row / TILE_TOKENS * n_blocks + block) * 3 + digit) * TILE_TOKENS + row % TILE_TOKENS;
 }
 
+// The order in which a float sum over blocks goes: class after class (number mod 8), each in order. The block after `block`;
+// n_blocks after the last.
+constexpr uint32_t CLASSES = 8;
+DEVICE uint32_t next_block(uint32_t block, uint32_t n_blocks) {
+    if (block + CLASSES < n_blocks) return block + CLASSES;
+    const uint32_t next = block % CLASSES + 1;
+    return block < n_blocks && next < min(CLASSES, n_blocks) ? next : n_blocks;
+}
+DEVICE bool is_last_of_class(uint32_t block, uint32_t n_blocks) { return block + CLASSES >= n_blocks; }
+
 // What the products of a row are multiplied by: 1 / sqrt(mean(x²) + eps), or 1 where there is no norm. The sums of
 // squares are added in the order of the blocks.
 DEVICE float row_factor(const Planes &planes, uint32_t row, uint32_t n_columns, float eps) {

@@ -6,8 +6,6 @@
 #pragma once
 #include "tiles.cuh"
 
-constexpr int CLASSES = 8;
-
 // One strip after another along the rows of a matrix.
 template <class Tiles> DEVICE const uint8_t *strip_at(const uint8_t *weights, uint32_t index, uint32_t n_columns) {
     return weights + (size_t)index * (n_columns / Tiles::Layout::COLUMNS) * Tiles::Layout::BYTES;
