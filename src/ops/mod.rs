@@ -53,6 +53,26 @@ pub enum OpsError {
     },
 }
 
+/// How products with weights are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Arithmetic {
+    /// In singles, in an order of the device's own.
+    #[default]
+    Single,
+    /// Activations in 16-bit fixed point, products of integers.
+    FixedPoint,
+}
+
+impl Arithmetic {
+    /// The name, for options and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Single => "f32",
+            Self::FixedPoint => "fixed16",
+        }
+    }
+}
+
 /// The largest pass that an implementation is asked for; its workspace is sized by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PassLimits {
