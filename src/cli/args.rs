@@ -193,6 +193,9 @@ pub(super) struct ReplyArgs {
     /// Print JSON instead of text
     #[arg(long)]
     pub json: bool,
+    /// Say on stderr what loading and each reply took
+    #[arg(short, long)]
+    pub verbose: bool,
     #[command(flatten)]
     pub sampling: SamplingArgs,
 }

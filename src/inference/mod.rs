@@ -13,6 +13,7 @@ mod typed;
 mod verify;
 
 pub use crate::ops::profile::Event;
+pub use crate::weights::{LoadTimes, Stage};
 pub use adapter::{AdapterForwardConfig, LlamaInferenceAdapter};
 pub use error::{Fault, InferError};
 pub use factory::{Inference, TokenizerFromModel};

@@ -15,6 +15,7 @@ use crate::ops::kernel::KernelOps;
 use crate::ops::profile::{Event, Profiled};
 use crate::ops::reference::ReferenceOps;
 use crate::ops::{Ops, PassLimits};
+use crate::weights::LoadTimes;
 
 use super::tensors::DeviceTensors;
 use super::{InferError, LoadOptions};
@@ -170,6 +171,7 @@ pub(super) trait Runner: Send {
     fn config(&self) -> &ModelConfig;
     fn plan(&self) -> &MemoryPlan;
     fn context(&self) -> usize;
+    fn load_times(&self) -> LoadTimes;
     fn begin(&mut self, capacity: usize) -> Result<Sequence, CacheError>;
     fn end(&mut self, sequence: Sequence);
     fn run(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError>;
@@ -189,6 +191,9 @@ impl<O: Ops> Runner for Engine<O> {
     }
     fn context(&self) -> usize {
         self.context()
+    }
+    fn load_times(&self) -> LoadTimes {
+        self.weights().times
     }
     fn begin(&mut self, capacity: usize) -> Result<Sequence, CacheError> {
         self.begin(capacity)
