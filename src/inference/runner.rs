@@ -177,6 +177,7 @@ pub(super) trait Runner: Send {
     fn run(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError>;
     fn run_greedy(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Option<u32>, EngineError>;
     fn run_all(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError>;
+    fn step(&mut self, batch: &mut [(&mut Sequence, u32)]) -> Result<Vec<Vec<f32>>, EngineError>;
     fn tensors(&self) -> DeviceTensors;
     fn take_events(&self) -> Vec<Event>;
     fn read_bandwidth(&mut self) -> Result<f64, EngineError>;
@@ -209,6 +210,9 @@ impl<O: Ops> Runner for Engine<O> {
     }
     fn run_all(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
         self.run_all(sequence, tokens)
+    }
+    fn step(&mut self, batch: &mut [(&mut Sequence, u32)]) -> Result<Vec<Vec<f32>>, EngineError> {
+        self.step(batch)
     }
     fn tensors(&self) -> DeviceTensors {
         DeviceTensors::new(self.config(), self.weights())
