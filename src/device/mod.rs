@@ -177,7 +177,8 @@ pub trait Device: Clone + std::fmt::Debug + Send + Sync + 'static {
         }
         Ok(())
     }
-    /// Counts what [`Device::fill`] or [`Device::stream`] took; a device whose memory the host writes has nothing to count.
+    /// Counts what [`Device::fill`] or [`Device::stream`] took; a device whose memory the host writes has nothing to
+    /// count.
     fn count(&self, _: Transfers) {}
     /// What [`Device::fill`] and [`Device::stream`] took since the last call; waits for what is under way.
     fn take_transfers(&self) -> Result<Transfers, DeviceError> {

@@ -67,12 +67,12 @@ impl Model {
         }
     }
 
-    /// Runs `n_rounds` rounds of `passes` in sequences of their own, choosing no token, and answers the time of each. A pass is
-    /// timed until its logits are on the host.
+    /// Runs `n_rounds` rounds of `passes` in sequences of their own, choosing no token, and answers the time of each. A
+    /// pass is timed until its logits are on the host.
     ///
     /// # Errors
-    /// The tokens do not fit the context, or one is not in the vocabulary; there are more sequences than a pass has rows; or
-    /// the device failed.
+    /// The tokens do not fit the context, or one is not in the vocabulary; there are more sequences than a pass has rows;
+    /// or the device failed.
     pub fn run_passes(&mut self, passes: &Passes<'_>, n_rounds: usize) -> Result<Vec<Timings>, InferError> {
         for tokens in [passes.past, passes.prompt, passes.decoded].into_iter().filter(|all| !all.is_empty()) {
             self.check_tokens(tokens)?;

@@ -1,7 +1,8 @@
 //! `bench`: llama-bench's tests, with the bytes that the memory delivers for each token.
 //!
-//! `pp` runs a prompt, `tg` runs tokens one by one, `pp+tg` one after the other; `@ d` starts behind so many tokens, `x` is how
-//! many sequences step together. Tokens are arbitrary; tokenizing and sampling are not timed. Each test runs once to warm up.
+//! `pp` runs a prompt, `tg` runs tokens one by one, `pp+tg` one after the other; `@ d` starts behind so many tokens,
+//! `x` is how many sequences step together. Tokens are arbitrary; tokenizing and sampling are not timed. Each test runs
+//! once to warm up.
 
 mod plot;
 mod profile;
@@ -12,7 +13,7 @@ mod test;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::inference::{LoadOptions, Model};
+use crate::inference::{InferError, LoadOptions, Model};
 use crate::memory::MemoryPlan;
 
 use super::args::{BenchArgs, BenchOutput};
@@ -40,19 +41,23 @@ struct Outcome {
 
 pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
     let started = Instant::now();
-    let tests = tests(args);
+    let profile = args.profile || args.trace.is_some();
+    let tests = if profile { vec![profile::first(args)] } else { tests(args) };
     let file = ModelFile::open(&args.model)?;
     let config = file.config()?;
-    let needed = tests.iter().map(Test::context).max().unwrap_or(0).max(profile::first(args).context());
-    let options = args.load.options(args.load.context(config.context_length).or(Some(needed)));
+    let needed = tests.iter().map(Test::context).max().unwrap_or(0);
+    let context = args.load.context(config.context_length).unwrap_or(needed);
+    if needed > context {
+        return Err(InferError::ContextLengthExceeded { requested: needed, max: context }.into());
+    }
+    let options = args.load.options(Some(context));
     let all = || std::thread::available_parallelism().map_or(1, usize::from);
     let n_threads = options.n_threads.unwrap_or_else(all);
-    let profile = args.profile || args.trace.is_some();
     let options = LoadOptions { n_threads: Some(n_threads), profile, ..options };
     let mut model = file.load(&options)?;
     let load_time = started.elapsed();
-    if profile {
-        return profiled(args, &mut model);
+    if profile && let [test] = &tests[..] {
+        return profiled(args, test, &mut model);
     }
     if tests.is_empty() {
         note("every test is of 0 tokens");
@@ -77,9 +82,9 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
 }
 
 /// One round of the first prompt and the first number of tokens, operation by operation.
-fn profiled(args: &BenchArgs, model: &mut Model) -> Result<(), CliError> {
+fn profiled(args: &BenchArgs, test: &Test, model: &mut Model) -> Result<(), CliError> {
     let bandwidth = model.read_bandwidth()?;
-    let events = profile::events(model, &profile::first(args))?;
+    let events = profile::events(model, test)?;
     if let Some(path) = &args.trace {
         profile::write_trace(&events, path)?;
     }

@@ -19,6 +19,10 @@ pub(super) struct Point {
     pub n_parallel: usize,
 }
 
+fn memory_alone(bandwidth: f64) -> String {
+    format!("the memory alone, at {:.1} GB/s", bandwidth / 1e9)
+}
+
 /// Tokens a second of each test over the bytes that a token reads, both logarithmic, under the memory's roof: `bandwidth`
 /// bytes a second. `None` where there are no points.
 pub(super) fn roofline(heading: &str, points: &[Point], bandwidth: f64) -> Option<String> {
@@ -34,8 +38,7 @@ pub(super) fn roofline(heading: &str, points: &[Point], bandwidth: f64) -> Optio
     // The roof is a straight line; it leaves the plane where it crosses the top or the bottom.
     let ends = [x.low.max(bandwidth / y.high / MEGABYTE), x.high.min(bandwidth / y.low / MEGABYTE)];
     chart.curve(&ends.map(|x| (x, roof(x))), IDEAL, true);
-    chart.note(0, IDEAL, &format!("memory alone, {:.1} GB/s", bandwidth / 1e9));
-    chart.note(1, MEASURED, "measured");
+    chart.legend(&[(MEASURED, "measured"), (IDEAL, &memory_alone(bandwidth))]);
     let mark =
         |point: &Point| Mark { x: megabytes(point), y: point.tokens_per_second, label: point.name.clone() };
     chart.marks(&points.iter().map(mark).collect::<Vec<_>>(), MEASURED);
@@ -65,8 +68,7 @@ pub(super) fn decode_by_depth(heading: &str, points: &[Point], bandwidth: f64) -
         let ideal: Vec<_> = line().map(|(depth, point)| (*depth, ideal(point))).collect();
         chart.curve(&ideal, IDEAL, true);
     }
-    chart.note(0, IDEAL, &format!("memory alone, {:.1} GB/s", bandwidth / 1e9));
-    chart.note(1, MEASURED, "measured");
+    chart.legend(&[(MEASURED, "measured"), (IDEAL, &memory_alone(bandwidth))]);
     let mark = |(depth, point): &(f64, &Point)| Mark {
         x: *depth,
         y: point.tokens_per_second,

@@ -5,7 +5,7 @@ use std::fmt::Write;
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 420.0;
 /// The corners of the plane: left, right, top, bottom.
-const PLANE: [f64; 4] = [78.0, 696.0, 44.0, 364.0];
+const PLANE: [f64; 4] = [78.0, 696.0, 60.0, 364.0];
 /// The least distance of two labels, one above the other.
 const LABEL_HEIGHT: f64 = 14.0;
 
@@ -101,7 +101,7 @@ impl Chart {
     pub(super) fn new(heading: &str, x: Axis, y: Axis) -> Self {
         let mut chart = Self { x, y, body: String::new() };
         let [left, right, top, bottom] = PLANE;
-        chart.text((left, 24.0), "start", "", heading);
+        chart.text((left, 22.0), "start", "", heading);
         for tick in x.ticks() {
             let (at, _) = chart.place(tick, y.low);
             chart.line(&[(at, top), (at, bottom)], INK, "stroke-opacity=\"0.25\"");
@@ -140,7 +140,7 @@ impl Chart {
         );
     }
 
-    /// A line through values, with a label at its end, which is broken where it is an ideal and not a measurement.
+    /// A line through values, broken where it is an ideal and not a measurement.
     pub(super) fn curve(&mut self, values: &[(f64, f64)], colour: &str, is_ideal: bool) {
         let places: Vec<_> = values.iter().map(|&(x, y)| self.place(x, y)).collect();
         let dashes =
@@ -148,19 +148,16 @@ impl Chart {
         self.line(&places, colour, dashes);
     }
 
-    /// A note inside the plane, its line `line` from the top, in a colour of its own.
-    pub(super) fn note(&mut self, line: usize, colour: &str, text: &str) {
-        let [_, right, top, _] = PLANE;
-        let at = top + 16.0 + LABEL_HEIGHT * line as f64;
-        let text = escaped(text);
-        let _ = writeln!(
-            self.body,
-            "<text x=\"{:.1}\" y=\"{at:.1}\" text-anchor=\"end\" fill=\"{colour}\">{text}</text>",
-            right - 8.0
-        );
+    /// What the colours mean, side by side under the heading.
+    pub(super) fn legend(&mut self, entries: &[(&str, &str)]) {
+        let [left, ..] = PLANE;
+        for (index, (colour, text)) in entries.iter().enumerate() {
+            let (at, text) = (left + 190.0 * index as f64, escaped(text));
+            let _ = writeln!(self.body, "<text x=\"{at:.1}\" y=\"42.0\" fill=\"{colour}\">{text}</text>");
+        }
     }
 
-    /// Points, each with its label beside it; labels that would cover each other are moved down.
+    /// Points, each with its label above it; labels that would cover each other are moved down.
     pub(super) fn marks(&mut self, marks: &[Mark], colour: &str) {
         let [left, right, ..] = PLANE;
         let mut marks: Vec<_> = marks.iter().map(|mark| (self.place(mark.x, mark.y), &mark.label)).collect();
@@ -169,8 +166,8 @@ impl Chart {
         for ((x, y), label) in marks {
             let _ = writeln!(self.body, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"{colour}\"/>");
             let is_left = x < f64::midpoint(left, right);
-            let (beside, anchor) = if is_left { (x + 8.0, "start") } else { (x - 8.0, "end") };
-            let at = (y + 4.0).max(free);
+            let (beside, anchor) = if is_left { (x + 6.0, "start") } else { (x - 6.0, "end") };
+            let at = (y - 7.0).max(free);
             free = at + LABEL_HEIGHT;
             self.text((beside, at), anchor, "", label);
         }

@@ -14,8 +14,8 @@ pub(super) struct Test {
     pub n_parallel: usize,
 }
 
-/// The tests asked for, in llama-bench's order. Prompts of several sequences run one after the other, so a prompt alone is
-/// one test whatever their number.
+/// The tests asked for, in llama-bench's order. Prompts of several sequences run one after the other, so a prompt alone
+/// is one test whatever their number.
 pub(super) fn tests(args: &BenchArgs) -> Vec<Test> {
     let mut tests = Vec::new();
     for &n_depth in &args.n_depth {
@@ -33,7 +33,8 @@ pub(super) fn tests(args: &BenchArgs) -> Vec<Test> {
 }
 
 impl Test {
-    /// Tokens that one sequence holds at the end; absurd numbers saturate and are refused with the context that they need.
+    /// Tokens that one sequence holds at the end; absurd numbers saturate and are refused with the context that they
+    /// need.
     fn capacity(&self) -> usize {
         self.n_depth.saturating_add(self.n_prompt).saturating_add(self.n_gen)
     }
@@ -70,7 +71,8 @@ impl Test {
         let (prompt, decoded) = rest.split_at(self.n_prompt);
         Passes { n_sequences: self.n_parallel, past, prompt, decoded }
     }
-    /// As many tokens as a sequence takes, from all over the vocabulary; the same ones each time (splitmix64 of their index).
+    /// As many tokens as a sequence takes, from all over the vocabulary; the same ones each time (splitmix64 of their
+    /// index).
     pub(super) fn arbitrary_tokens(&self, vocab_size: usize) -> Vec<u32> {
         let mixed = |index: u64| {
             let mut z = (index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -93,9 +95,9 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    /// Bytes that the timed part of a test reads at least: a pass of a prompt's chunk reads all layers and the cache up to its
-    /// last token, its last pass the output too; a step reads all weights once and each sequence's cache, the new token's
-    /// place included.
+    /// Bytes that the timed part of a test reads at least: a pass of a prompt's chunk reads all layers and the cache up to
+    /// its last token, its last pass the output too; a step reads all weights once and each sequence's cache, the new
+    /// token's place included.
     pub(super) fn bytes(&self, test: &Test) -> u64 {
         let WeightBytes { embedding_row, layers, output } = self.weights;
         let (depth, n_prompt, n_gen) = (test.n_depth as u64, test.n_prompt as u64, test.n_gen as u64);

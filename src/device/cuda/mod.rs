@@ -179,7 +179,8 @@ impl Queue {
     }
 
     /// Brings `total` bytes to the GPU in pieces of at most `piece` bytes: `read(offset, bytes)` delivers one,
-    /// `place(index, offset)` is the address where it goes, `arrived(address, offset, length)` queues work on it; of that, what `timed` says is timed.
+    /// `place(index, offset)` is the address where it goes, `arrived(address, offset, length)` queues work on it.
+    /// Of that, what `timed` says is timed.
     ///
     /// # Safety
     /// Every piece lies in an allocation of this queue: it waits for the queue before it is freed.
