@@ -84,6 +84,8 @@ fn recorded_overlapping_or_waited_for_the_text_is_the_same() {
     // An earlier GPU's kernels do not wait for their inputs.
     let (text, asked) = generate("cuda:0", &[("WORKER_ORCD_STAND_IN_CAPABILITY", "86")]);
     assert_eq!((text, asked["overlapped"]), (expected.clone(), 0));
+    let (text, _) = generate("cuda:0", &[("WORKER_ORCD_STAND_IN_RELEASE", "12040")]);
+    assert_eq!(text, expected, "an older driver, which has fewer functions");
     let (text, asked) = generate("cuda:0", &[("WORKER_ORCD_SYNC", "1")]);
     assert_eq!((text, asked["recorded"]), (expected, 0));
 }

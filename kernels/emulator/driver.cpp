@@ -2,8 +2,8 @@
 // emulated kernels. It is as late as a driver may be: what is queued runs when somebody waits for it, so that memory which
 // is overwritten or freed too early changes results. What a driver refuses it refuses.
 //
-// It is told what to be by the environment: WORKER_ORCD_STAND_IN_GPUS, _CAPABILITY (such as 90), _MEMORY (bytes); and writes
-// what was asked of it to the file _LOG.
+// It is told what to be by the environment: WORKER_ORCD_STAND_IN_GPUS, _CAPABILITY (such as 90), _MEMORY (bytes), _RELEASE
+// (of CUDA, such as 13000); and writes what was asked of it to the file _LOG.
 #include "block.hpp"
 #include "tables.hpp"
 #include <functional>
@@ -154,7 +154,7 @@ int launch(const Config &config, Function *function, void **parameters) {
 extern "C" {
 
 int cuInit(unsigned) { return setting("GPUS", 1) ? SUCCESS : NO_DEVICE; }
-int cuDriverGetVersion(int *version) { return *version = 13000, SUCCESS; }
+int cuDriverGetVersion(int *version) { return *version = (int)setting("RELEASE", 13000), SUCCESS; }
 int cuDeviceGetCount(int *count) { return *count = (int)setting("GPUS", 1), SUCCESS; }
 int cuDeviceGet(int *device, int ordinal) {
     if ((uint64_t)ordinal >= setting("GPUS", 1)) return INVALID_DEVICE;
@@ -269,6 +269,11 @@ int cuEventSynchronize(Event *event) {
     Call call;
     while (driver.failed == SUCCESS && event->pending > 0) driver.run(*event->stream, 1);
     return call.refused();
+}
+
+// Of releases from 12.8 on.
+int cuEventElapsedTime_v2(float *milliseconds, Event *, Event *) {
+    return *milliseconds = 1.0f, setting("RELEASE", 13000) < 12080 ? NOT_FOUND : SUCCESS;
 }
 
 int cuStreamBeginCapture_v2(Stream *stream, int) {

@@ -200,7 +200,7 @@ impl Queue {
         let mut staging = lock(&self.context.staging);
         let staging = match &mut *staging {
             Some(staging) => staging,
-            none => none.insert(Staging::new(&self.context.cuda).map_err(failed)?),
+            none => none.insert(Staging::new(&self.context.cuda, self.context.facts.driver).map_err(failed)?),
         };
         for (index, offset) in (0..total).step_by(piece.max(1) as usize).enumerate() {
             let bytes = staging.piece(piece.min(total - offset)).map_err(failed)?;

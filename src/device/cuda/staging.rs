@@ -37,7 +37,12 @@ pub(super) struct Staging {
     next: usize,
     /// What the timed copies took so far, by the GPU's clock.
     transfers: Transfers,
+    /// Whether the driver has the call that reads its clock; else nothing is timed.
+    can_time: bool,
 }
+
+/// The first release of CUDA whose drivers have `cuEventElapsedTime_v2`.
+const LEAST_TIMING: (i32, i32) = (12, 8);
 
 // SAFETY: pinned memory and events may be used from any thread, and this value alone owns them.
 unsafe impl Send for Staging {}
@@ -71,9 +76,10 @@ impl Half {
 }
 
 impl Staging {
-    pub(super) fn new(context: &Arc<CudaContext>) -> Result<Self, DriverError> {
+    /// Takes the memory; `driver` is the release of CUDA that the driver is for.
+    pub(super) fn new(context: &Arc<CudaContext>, driver: (i32, i32)) -> Result<Self, DriverError> {
         let halves = [Half::new(context)?, Half::new(context)?];
-        Ok(Self { halves, next: 0, transfers: Transfers::default() })
+        Ok(Self { halves, next: 0, transfers: Transfers::default(), can_time: driver >= LEAST_TIMING })
     }
 
     /// What the timed copies took since the last call; waits for those under way.
@@ -128,7 +134,7 @@ impl Staging {
     ) -> Result<(), DriverError> {
         let half = &mut self.halves[1 - self.next];
         half.worked.record(stream)?;
-        half.timed = Some((bytes, timed));
+        half.timed = self.can_time.then_some((bytes, timed));
         Ok(())
     }
 }
