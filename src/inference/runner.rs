@@ -14,7 +14,7 @@ use crate::model::ModelConfig;
 use crate::ops::kernel::KernelOps;
 use crate::ops::profile::{Event, Profiled};
 use crate::ops::reference::ReferenceOps;
-use crate::ops::{Ops, PassLimits};
+use crate::ops::{Choice, Ops, PassLimits};
 
 use super::tensors::DeviceTensors;
 use super::{InferError, LoadOptions};
@@ -173,7 +173,12 @@ pub(super) trait Runner: Send {
     fn begin(&mut self, capacity: usize) -> Result<Sequence, CacheError>;
     fn end(&mut self, sequence: Sequence);
     fn run(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError>;
-    fn run_greedy(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Option<u32>, EngineError>;
+    fn run_and_choose(
+        &mut self,
+        sequence: &mut Sequence,
+        tokens: &[u32],
+        choice: &Choice,
+    ) -> Result<Option<u32>, EngineError>;
     fn run_all(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError>;
     fn tensors(&self) -> DeviceTensors;
     fn take_events(&self) -> Vec<Event>;
@@ -199,8 +204,13 @@ impl<O: Ops> Runner for Engine<O> {
     fn run(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
         self.run(sequence, tokens)
     }
-    fn run_greedy(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Option<u32>, EngineError> {
-        self.run_greedy(sequence, tokens)
+    fn run_and_choose(
+        &mut self,
+        sequence: &mut Sequence,
+        tokens: &[u32],
+        choice: &Choice,
+    ) -> Result<Option<u32>, EngineError> {
+        self.run_and_choose(sequence, tokens, choice)
     }
     fn run_all(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
         self.run_all(sequence, tokens)
