@@ -55,6 +55,10 @@ fn a_token_takes_a_known_number_of_launches() {
         }
         let before = device.launches();
         engine.step(&mut [(&mut sequence, 1), (&mut other, 2)]).unwrap();
-        assert_eq!(device.launches() - before, AROUND_THE_LAYERS - 1 + layers * in_a_layer, "{model}, logits");
+        assert_eq!(
+            device.launches() - before,
+            AROUND_THE_LAYERS - 1 + layers * in_a_layer,
+            "{model}, logits"
+        );
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::model::{CATALOG, ModelConfig};
 use crate::ops::{
-    Choice, MatrixShape, Ops, OpsError, PAGE_TOKENS, Pass, PassLimits, Penalties, Projection, ProjectionPart, Recent,
-    RotaryTable, Span,
+    Choice, MatrixShape, Ops, OpsError, PAGE_TOKENS, Pass, PassLimits, Penalties, Projection, ProjectionPart,
+    Recent, RotaryTable, Span,
 };
 
 use super::operands::Stage;

@@ -40,8 +40,7 @@ fn penalize(logits: &mut [f32], choice: &Choice) {
     let within = |value: f32| value.clamp(f32::MIN, f32::MAX);
     for &(token, count) in choice.recent.counts() {
         let Some(logit) = logits.get_mut(token as usize).filter(|logit| logit.is_finite()) else { continue };
-        let scaled =
-            within(if *logit > 0.0 { *logit / penalties.repeat } else { *logit * penalties.repeat });
+        let scaled = within(if *logit > 0.0 { *logit / penalties.repeat } else { *logit * penalties.repeat });
         *logit = within(scaled - (count as f32 * penalties.frequency + penalties.presence));
     }
 }
@@ -117,7 +116,7 @@ pub(crate) fn exponential(x: f32) -> f32 {
     let r = n.mul_add(-0.693_145_75, x);
     let r = n.mul_add(-1.428_606_8e-6, r);
     let mut p = 1.987_569_1e-4_f32;
-    for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1] {
+    for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
         p = p.mul_add(r, coefficient);
     }
     let p = (p * r).mul_add(r, r) + 1.0;

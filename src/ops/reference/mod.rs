@@ -26,12 +26,12 @@ use super::{
 };
 
 use attention::{Attend, CacheElement};
-use matmul::Product;
-use pointwise::{RmsNorm, SwiGlu};
-use rotary::Turn;
 pub use choose::choose;
 #[cfg(all(test, feature = "emulator"))]
 pub(crate) use choose::exponential;
+use matmul::Product;
+use pointwise::{RmsNorm, SwiGlu};
+use rotary::Turn;
 pub use simd::InstructionSet;
 use threads::{SharedColumns, Workers};
 

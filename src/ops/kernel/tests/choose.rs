@@ -35,7 +35,10 @@ fn logits(random: &mut Random, width: usize) -> Vec<f32> {
         5 if random.bits() % width as u64 > some => f32::NEG_INFINITY,
         5 => random.one_of(&[f32::MIN, f32::MAX, 0.0, -0.0, 1.0]),
         // As a model's: one far above many.
-        _ => 2.0 * (random.uniform() + random.uniform() + random.uniform()) + [0.0, 9.0][usize::from(i == width / 2)],
+        _ => {
+            2.0 * (random.uniform() + random.uniform() + random.uniform())
+                + [0.0, 9.0][usize::from(i == width / 2)]
+        }
     };
     (0..width).map(&mut value).collect()
 }
@@ -62,7 +65,12 @@ fn choice(random: &mut Random, width: usize) -> Choice {
 }
 
 /// What the choices choose, each from its row: on an emulated device, and on the host.
-fn choose(options: EmulatorOptions, width: usize, values: &[f32], choices: &[Choice]) -> [Vec<Option<u32>>; 2] {
+fn choose(
+    options: EmulatorOptions,
+    width: usize,
+    values: &[f32],
+    choices: &[Choice],
+) -> [Vec<Option<u32>>; 2] {
     let ops = KernelOps::new(EmulatorDevice::new(options).unwrap());
     let device = ops.device();
     let config = ModelConfig { vocab_size: width, ..CATALOG[0].config() };
@@ -101,7 +109,11 @@ pub(super) fn kernels_choose_what_the_reference_chooses() {
         }
         chosen.extend(on_host);
     }
-    assert!(chosen.len() > 100 && chosen.contains(&None), "the draws are not of many kinds: {}", chosen.len());
+    assert!(
+        chosen.len() > 100 && chosen.contains(&None),
+        "the draws are not of many kinds: {}",
+        chosen.len()
+    );
 }
 
 /// `SelftestParams` of `kernels/emulator/selftest.cu`.
@@ -120,20 +132,19 @@ fn the_exponential_has_the_bits_of_the_kernels() {
     let device = EmulatorDevice::default();
     // Every 4096th single from -0 to beyond -87.
     let last = (-90.0_f32).to_bits();
-    let words: Vec<u32> = (0x8000_0000..=last).step_by((last - 0x8000_0000) as usize / (N - 1)).take(N).collect();
+    let words: Vec<u32> =
+        (0x8000_0000..=last).step_by((last - 0x8000_0000) as usize / (N - 1)).take(N).collect();
     let (input, output) = (on_device(&device, &words), on_device(&device, &words));
-    let params = SelftestParams {
-        input: input.address(),
-        output: output.address(),
-        n: words.len() as u32,
-        unused: 0,
-    };
+    let params =
+        SelftestParams { input: input.address(), output: output.address(), n: words.len() as u32, unused: 0 };
     launch(&device, "selftest_exponential", [1, 1], 1024, &params);
     let mut found = vec![0; words.len()];
     output.download(0, &mut found).unwrap();
     for (word, found) in words.into_iter().zip(found) {
         let x = f32::from_bits(word);
         assert_eq!(exponential(x).to_bits(), found, "e^{x:e}");
-        assert!((f64::from(exponential(x)) - f64::from(x).exp()).abs() <= 2.4e-7 * f64::from(x).exp() + 2e-38);
+        assert!(
+            (f64::from(exponential(x)) - f64::from(x).exp()).abs() <= 2.4e-7 * f64::from(x).exp() + 2e-38
+        );
     }
 }
