@@ -270,10 +270,15 @@ KERNEL(choose_weigh, ChooseParams, THREADS, 2) {
     if (blockIdx.x == 0) row.bounds[CHOICE_ROUNDS] = bound;
 }
 
-// How many of `ties` equals are kept where `before` came before them.
-DEVICE uint64_t kept(const Bound &bound, uint64_t before, uint64_t ties) {
-    const uint64_t left = bound.left > before ? bound.left - before : 0;
-    return left < ties ? left : ties;
+// Adds the weights of the bound's equals, `each`, as far as they are kept; `before` of them came before.
+DEVICE void add_kept(const Bound &bound, uint64_t each, uint64_t before, const uint64_t (&ties)[ITEMS],
+                     uint64_t (&weights)[ITEMS]) {
+#pragma unroll
+    for (int i = 0; i < ITEMS; i++) {
+        const uint64_t left = bound.left > before ? bound.left - before : 0;
+        weights[i] += each * (left < ties[i] ? left : ties[i]);
+        before += ties[i];
+    }
 }
 
 KERNEL(choose_pick, ChooseParams, THREADS, 2) {
@@ -288,15 +293,11 @@ KERNEL(choose_pick, ChooseParams, THREADS, 2) {
         ties[i] = slice < p.n_slices ? row.slices[slice].ties : 0;
         weights[i] = slice < p.n_slices ? row.slices[slice].weight : 0;
     }
-    uint64_t before = block_prefix<THREADS>(sum_of(ties)).before, ties_before = 0;
-#pragma unroll
-    for (int i = 0; i < ITEMS; i++) {
-        weights[i] += tie_weight * kept(bound, before, ties[i]);
-        before += ties[i];
-    }
+    add_kept(bound, tie_weight, block_prefix<THREADS>(sum_of(ties)).before, ties, weights);
     const Prefix slices = block_prefix<THREADS>(sum_of(weights));
     const uint64_t unit = multiply_high(row.choice.random, slices.total);
     const Found slice = locate(weights, slices.before, unit);
+    uint64_t ties_before = 0;
 #pragma unroll
     for (int i = 0; i < ITEMS; i++) {
         if (ITEMS * threadIdx.x + i < slice.item) ties_before += ties[i];
@@ -311,12 +312,7 @@ KERNEL(choose_pick, ChooseParams, THREADS, 2) {
         ties[i] = keys[i] == bound.prefix;
         weights[i] = keys[i] > bound.prefix ? row.weight(keys[i]) : 0;
     }
-    before = ties_before + block_prefix<THREADS>(sum_of(ties)).before;
-#pragma unroll
-    for (int i = 0; i < ITEMS; i++) {
-        weights[i] += tie_weight * kept(bound, before, ties[i]);
-        before += ties[i];
-    }
+    add_kept(bound, tie_weight, ties_before + block_prefix<THREADS>(sum_of(ties)).before, ties, weights);
     const Prefix tokens = block_prefix<THREADS>(sum_of(weights));
     const Found token = locate(weights, tokens.before, unit - slice.before);
     const uint32_t chosen = CHOICE_SLICE * slice.item + token.item;

@@ -276,6 +276,11 @@ impl Source<'_> {
     }
 }
 
+/// The kernels of a device; a recording cannot hold the waiting between operations that are timed.
+fn kernels_of<D: Launch>(device: D, profile: bool) -> KernelOps<D> {
+    if profile { KernelOps::without_recording(device) } else { KernelOps::new(device) }
+}
+
 /// Loads a model onto a device.
 pub(super) fn load(
     options: &LoadOptions,
@@ -289,9 +294,9 @@ pub(super) fn load(
                 ReferenceOps::new(n_threads(threads)?).map_err(|error| InferError::Engine(error.into()))?;
             source.load(ops, profile, progress)
         }
-        Usable::Cuda(ordinal) => source.load(KernelOps::new(gpu(ordinal)?), profile, progress),
+        Usable::Cuda(ordinal) => source.load(kernels_of(gpu(ordinal)?, profile), profile, progress),
         #[cfg(feature = "emulator")]
-        Usable::Emulator => source.load(KernelOps::new(emulator(threads)?), profile, progress),
+        Usable::Emulator => source.load(kernels_of(emulator(threads)?, profile), profile, progress),
     }
 }
 
