@@ -5,13 +5,11 @@ use crate::ops::choice::{Choice, WEIGHT_OF_LARGEST};
 /// Below this a weight is 0.
 const LEAST_EXPONENT: f32 = -23.0;
 
-/// A token that may be chosen, and its weight before temperature.
+/// A token that may be chosen.
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     token: u32,
-    /// Less than the largest logit, or 0.
-    below: f32,
-    mass: u64,
+    logit: f32,
 }
 
 /// Chooses a token from a row of logits, of which recent tokens' are changed; `None` where none is a finite number.
@@ -23,16 +21,16 @@ pub fn choose(logits: &mut [f32], choice: &Choice) -> Option<u32> {
     }
     let largest = logits[first as usize];
     let finite = logits.iter().zip(0_u32..).filter(|(logit, _)| logit.is_finite());
-    let mut candidates: Vec<Candidate> = finite
-        .map(|(&logit, token)| Candidate { token, below: logit - largest, mass: weight(logit - largest) })
-        .collect();
-    keep_top_k(&mut candidates, choice.top_k as usize, logits);
+    let mut candidates: Vec<Candidate> = finite.map(|(&logit, token)| Candidate { token, logit }).collect();
+    keep_top_k(&mut candidates, choice.top_k as usize);
     if let Some(fraction) = choice.top_p_fraction() {
-        keep_top_p(&mut candidates, fraction, logits);
+        keep_top_p(&mut candidates, fraction, largest);
     }
     let least = choice.min_weight();
-    candidates.retain(|candidate| candidate.mass >= least);
-    draw(candidates, choice)
+    if least > 0 {
+        candidates.retain(|candidate| weight(candidate.logit - largest) >= least);
+    }
+    draw(candidates, largest, choice)
 }
 
 fn penalize(logits: &mut [f32], choice: &Choice) {
@@ -57,37 +55,34 @@ fn first_of_largest(row: &[f32]) -> Option<u32> {
 }
 
 /// Descending logits, equal ones in the order of their tokens; finite logits have an order.
-fn by_likelihood(logits: &[f32]) -> impl Fn(&Candidate, &Candidate) -> std::cmp::Ordering {
-    |a, b| {
-        let (of_a, of_b) = (logits[a.token as usize], logits[b.token as usize]);
-        of_b.partial_cmp(&of_a).unwrap_or(std::cmp::Ordering::Equal).then(a.token.cmp(&b.token))
-    }
+fn by_likelihood(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
+    b.logit.partial_cmp(&a.logit).unwrap_or(std::cmp::Ordering::Equal).then(a.token.cmp(&b.token))
 }
 
-fn keep_top_k(candidates: &mut Vec<Candidate>, k: usize, logits: &[f32]) {
+fn keep_top_k(candidates: &mut Vec<Candidate>, k: usize) {
     if k > 0 && k < candidates.len() {
-        candidates.select_nth_unstable_by(k - 1, by_likelihood(logits));
+        candidates.select_nth_unstable_by(k - 1, by_likelihood);
         candidates.truncate(k);
     }
 }
 
-/// Keeps the first whose masses reach a fraction, of 2^64, of all.
-fn keep_top_p(candidates: &mut Vec<Candidate>, fraction: u64, logits: &[f32]) {
-    candidates.sort_unstable_by(by_likelihood(logits));
-    let total = candidates.iter().map(|candidate| candidate.mass).sum();
-    let wanted = upper_word(fraction, total).max(1);
+/// Keeps the first whose weights reach a fraction, of 2^64, of all.
+fn keep_top_p(candidates: &mut Vec<Candidate>, fraction: u64, largest: f32) {
+    candidates.sort_unstable_by(by_likelihood);
+    let weights: Vec<u64> = candidates.iter().map(|candidate| weight(candidate.logit - largest)).collect();
+    let wanted = upper_word(fraction, weights.iter().sum()).max(1);
     let mut sum = 0;
-    let enough = candidates.iter().position(|candidate| {
-        sum += candidate.mass;
+    let enough = weights.iter().position(|weight| {
+        sum += weight;
         sum >= wanted
     });
     candidates.truncate(enough.map_or(candidates.len(), |at| at + 1));
 }
 
 /// The token in which the random unit falls.
-fn draw(mut candidates: Vec<Candidate>, choice: &Choice) -> Option<u32> {
+fn draw(mut candidates: Vec<Candidate>, largest: f32, choice: &Choice) -> Option<u32> {
     candidates.sort_unstable_by_key(|candidate| candidate.token);
-    let weight_of = |candidate: &Candidate| weight(candidate.below / choice.temperature);
+    let weight_of = |candidate: &Candidate| weight((candidate.logit - largest) / choice.temperature);
     let weights: Vec<u64> = candidates.iter().map(weight_of).collect();
     let mut left = upper_word(choice.random_fraction(), weights.iter().sum());
     let chosen = weights.iter().position(|&weight| {
