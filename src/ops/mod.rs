@@ -1,4 +1,4 @@
-//! The operations of a transformer: six a layer, one before and one after. They are the boundaries between a
+//! The operations of a transformer: six a layer, one before, and after them logits and choices. They are the boundaries between a
 //! GPU's kernels, and all that the forward pass knows of a device.
 
 mod choice;

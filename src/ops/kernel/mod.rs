@@ -198,12 +198,24 @@ impl<D: Launch> Ops for KernelOps<D> {
         workspace: &mut Workspace<D>,
     ) -> Result<(), OpsError> {
         expect("choose", "choices", pass.choices.len(), pass.n_logits)?;
+        expect("choose", "choices of the pass", pass.choices.len(), workspace.n_choices())?;
         expect_room("choose", logits, pass.n_logits)?;
+        let (found, expected) =
+            (workspace.choice_bytes(), choice::scratch_bytes(pass.n_logits, logits.width));
+        if found < expected {
+            return Err(OpsError::Shape {
+                operation: "choose",
+                operand: "bytes of workspace",
+                found,
+                expected,
+            });
+        }
         Ok(choice::choose(&self.device, pass, logits, workspace)?)
     }
 
     fn chosen(&self, n: usize, workspace: &Workspace<D>) -> Result<Vec<Option<u32>>, OpsError> {
-        Ok(workspace.chosen(n)?.into_iter().map(choice::token).collect())
+        expect("chosen", "choices", n, workspace.n_choices())?;
+        Ok(workspace.chosen()?.into_iter().map(choice::token).collect())
     }
 
     fn embed(

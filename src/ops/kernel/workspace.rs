@@ -235,13 +235,21 @@ impl<D: Device> Workspace<D> {
             recent: self.tables.address(),
         }
     }
-    /// Results of the pass's choices, `n` of them.
-    pub(super) fn chosen(&self, n: usize) -> Result<Vec<u64>, DeviceError> {
-        let mut results = vec![0_u64; n];
+    /// How many choices the pass has.
+    pub(super) fn n_choices(&self) -> usize {
+        self.pass_choices
+    }
+    /// Results of the pass's choices.
+    pub(super) fn chosen(&self) -> Result<Vec<u64>, DeviceError> {
+        let mut results = vec![0_u64; self.pass_choices];
         self.tables.download(choices_at(self.pass_rows), bytemuck::cast_slice_mut(&mut results))?;
         Ok(results)
     }
-    /// Address of the choices' histograms, bounds and slices.
+    /// Bytes of the choices' histograms, bounds and slices.
+    pub(super) fn choice_bytes(&self) -> usize {
+        size_of::<u64>() * self.choice.len()
+    }
+    /// Their address.
     pub(super) fn choice_scratch(&self) -> Address {
         self.choice.address()
     }

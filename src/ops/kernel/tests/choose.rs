@@ -5,12 +5,13 @@ use bytemuck::NoUninit;
 use crate::device::{EmulatorDevice, EmulatorOptions, Region};
 use crate::model::{CATALOG, ModelConfig};
 use crate::ops::reference::{self, exponential};
-use crate::ops::{Choice, Ops, Pass, PassLimits, Penalties, Recent, RotaryTable};
+use crate::ops::{Choice, Ops, OpsError, Pass, PassLimits, Penalties, Recent, RotaryTable};
 
-use super::super::KernelOps;
+use super::super::{KernelOps, Workspace};
 use super::{Random, launch, on_device, rows};
 
-/// Numbers of logits around a slice, and the largest vocabulary of a named model.
+/// Logits of a slice, numbers of them around it, and the largest vocabulary of a named model.
+const CHOICE_SLICE: usize = 2048;
 const WIDTHS: [usize; 8] = [1, 2, 31, 2047, 2048, 2049, 5000, 32064];
 const LARGEST_VOCABULARY: usize = 200_064;
 /// More rows than go through the kernels together.
@@ -64,32 +65,71 @@ fn choice(random: &mut Random, width: usize) -> Choice {
     }
 }
 
-/// What the choices choose, each from its row: on an emulated device, and on the host.
-fn choose(
-    options: EmulatorOptions,
-    width: usize,
-    values: &[f32],
-    choices: &[Choice],
-) -> [Vec<Option<u32>>; 2] {
-    let ops = KernelOps::new(EmulatorDevice::new(options).unwrap());
-    let device = ops.device();
-    let config = ModelConfig { vocab_size: width, ..CATALOG[0].config() };
-    let limits = PassLimits { rows: choices.len(), context: 1024 };
-    let region = Region::allocate(device, ops.workspace_bytes(&config, limits)).unwrap();
-    let mut workspace = ops.workspace(&config, limits, region).unwrap();
-    let rotary = RotaryTable {
-        sets: vec![on_device(device, &vec![0.1; config.rope.rotated_dims / 2])],
-        rotated_dims: config.rope.rotated_dims,
-        pairing: config.rope.pairing,
-        attention_factor: 1.0,
+/// Operations, and what surrounds a choice of theirs from rows of `width` logits.
+struct Setting {
+    ops: KernelOps<EmulatorDevice>,
+    workspace: Workspace<EmulatorDevice>,
+    rotary: RotaryTable<EmulatorDevice>,
+}
+
+impl Setting {
+    fn new(options: EmulatorOptions, width: usize, limits: PassLimits) -> Self {
+        let ops = KernelOps::new(EmulatorDevice::new(options).unwrap());
+        let config = ModelConfig { vocab_size: width, ..CATALOG[0].config() };
+        let region = Region::allocate(ops.device(), ops.workspace_bytes(&config, limits)).unwrap();
+        let workspace = ops.workspace(&config, limits, region).unwrap();
+        let rotary = RotaryTable {
+            sets: vec![on_device(ops.device(), &vec![0.1; config.rope.rotated_dims / 2])],
+            rotated_dims: config.rope.rotated_dims,
+            pairing: config.rope.pairing,
+            attention_factor: 1.0,
+        };
+        Self { ops, workspace, rotary }
+    }
+
+    /// What the choices choose, each from its row.
+    fn choose(
+        &mut self,
+        width: usize,
+        values: &[f32],
+        choices: &[Choice],
+    ) -> Result<Vec<Option<u32>>, OpsError> {
+        let Self { ops, workspace, rotary } = self;
+        let mut logits = rows(ops.device(), width, values);
+        let tokens = vec![0; choices.len()];
+        let pass = Pass { tokens: &tokens, spans: &[], n_logits: choices.len(), choices };
+        ops.run(&pass, rotary, workspace, |workspace| ops.choose(&pass, &mut logits, workspace))?;
+        ops.chosen(choices.len(), workspace)
+    }
+}
+
+/// What the choices choose on the host.
+fn choose_on_host(width: usize, values: &[f32], choices: &[Choice]) -> Vec<Option<u32>> {
+    let rows = values.chunks_exact(width).zip(choices);
+    rows.map(|(row, choice)| reference::choose(&mut row.to_vec(), choice)).collect()
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let limits = PassLimits { rows: 1, context: 64 };
+    let mut setting = Setting::new(EmulatorOptions::default(), 3, limits);
+    let refused = |result| match result {
+        Err(OpsError::Shape { operand, .. }) => operand,
+        other => panic!("{other:?}"),
     };
-    let mut logits = rows(device, width, values);
-    let tokens = vec![0; choices.len()];
-    let pass = Pass { tokens: &tokens, spans: &[], n_logits: choices.len(), choices };
-    ops.run(&pass, &rotary, &mut workspace, |workspace| ops.choose(&pass, &mut logits, workspace)).unwrap();
-    let on_host = values.chunks_exact(width).zip(choices);
-    let on_host = on_host.map(|(row, choice)| reference::choose(&mut row.to_vec(), choice)).collect();
-    [ops.chosen(choices.len(), &workspace).unwrap(), on_host]
+    let recent = Recent::of(&(0..65).collect::<Vec<_>>());
+    let choice = Choice { recent, ..Choice::default() };
+    assert_eq!(refused(setting.choose(3, &[0.0; 3], &[choice])), "words of tables");
+    let wide = vec![0.0; CHOICE_SLICE + 1];
+    let one = [Choice::default()];
+    assert_eq!(refused(setting.choose(wide.len(), &wide, &one)), "bytes of workspace");
+    assert_eq!(setting.choose(3, &[1.0, f32::NAN, 2.0], &one).unwrap(), [Some(2)]);
+    assert_eq!(refused(setting.ops.chosen(2, &setting.workspace)), "choices");
+
+    let config = ModelConfig { vocab_size: (1 << 22) + 1, ..CATALOG[0].config() };
+    let region = Region::allocate(setting.ops.device(), 0).unwrap();
+    let workspace = setting.ops.workspace(&config, limits, region);
+    assert_eq!(refused(workspace.map(|_| Vec::new())), "vocabulary");
 }
 
 #[test]
@@ -103,7 +143,9 @@ pub(super) fn kernels_choose_what_the_reference_chooses() {
         let values: Vec<f32> = (0..n_rows).flat_map(|_| logits(&mut random, width)).collect();
         let shuffle = (!round.is_multiple_of(2)).then_some(round as u64);
         let options = EmulatorOptions { shuffle, poison: true, ..EmulatorOptions::default() };
-        let [on_device, on_host] = choose(options, width, &values, &choices);
+        let limits = PassLimits { rows: n_rows, context: 1024 };
+        let on_device = Setting::new(options, width, limits).choose(width, &values, &choices).unwrap();
+        let on_host = choose_on_host(width, &values, &choices);
         for (row, pair) in on_device.iter().zip(&on_host).enumerate() {
             assert_eq!(pair.0, pair.1, "round {round}, row {row} of {width} logits: {:?}", choices[row]);
         }
