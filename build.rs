@@ -19,9 +19,11 @@ fn sources() -> Vec<PathBuf> {
     files
 }
 
-/// The names in lines that begin with `KERNEL(name, `.
+/// The names in lines that begin with `KERNEL(name, ` or `KERNEL_AHEAD(name, `.
 fn kernels_in(text: &str) -> Vec<String> {
-    let names = text.lines().filter_map(|line| line.strip_prefix("KERNEL(")?.split_once(','));
+    let lines = text.lines();
+    let rests = lines.filter_map(|line| line.strip_prefix("KERNEL(").or(line.strip_prefix("KERNEL_AHEAD(")));
+    let names = rests.filter_map(|rest| rest.split_once(','));
     names.map(|(name, _)| name.trim().to_owned()).collect()
 }
 

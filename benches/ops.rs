@@ -59,7 +59,7 @@ fn project(c: &mut Criterion) {
                 _ => Throughput::Elements((2 * WIDTH * WIDTH * n_rows) as u64),
             });
             group.bench_function(BenchmarkId::from_parameter(format), |b| {
-                b.iter(|| ops.project(&a, n_rows, &projection, &mut workspace, &mut x).unwrap());
+                b.iter(|| ops.project(&a, n_rows, &projection, None, &mut workspace, &mut x).unwrap());
             });
         }
     }

@@ -35,6 +35,27 @@ pub(crate) fn build(sources: &[PathBuf]) {
     }
     compiler.files(sources).files(["fiber.cpp", "block.cpp", "multiply.cpp"].map(|file| own.join(file)));
     compiler.file(tables).compile("worker_orcd_emulator");
+    stand_in_driver(&compiler, &own.join("driver.cpp"));
+}
+
+/// Links the emulator into a library that answers as the CUDA driver, for tests: its folder is in the variable
+/// `WORKER_ORCD_STAND_IN_DRIVER` when they are compiled, which is empty where there is none.
+fn stand_in_driver(compiler: &cc::Build, source: &Path) {
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").unwrap_or_default());
+    let folder = out.join("driver");
+    let is_linux = std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux");
+    if !is_linux || std::env::var_os("WORKER_ORCD_SANITIZE").is_some() {
+        println!("cargo:rustc-env=WORKER_ORCD_STAND_IN_DRIVER=");
+        return;
+    }
+    std::fs::create_dir_all(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let mut command = compiler.get_compiler().to_command();
+    command.args(["-shared", "-pthread"]).arg(source).args(["-x", "none", "-Wl,--whole-archive"]);
+    command.arg(out.join("libworker_orcd_emulator.a")).args(["-Wl,--no-whole-archive", "-o"]);
+    command.arg(folder.join("libcuda.so"));
+    let status = command.status().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    assert!(status.success(), "{command:?}: {status}");
+    println!("cargo:rustc-env=WORKER_ORCD_STAND_IN_DRIVER={}", folder.display());
 }
 
 fn read(path: &Path) -> String {

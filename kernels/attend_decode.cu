@@ -2,13 +2,16 @@
 // or f32. attend.cuh has the order of the sums.
 //
 // attend_decode_*: a block takes a row, up to 8 query heads of a key head, and a split of 8 pages of the cache; each of
-//   its 8 warps takes a page for all these heads, so keys and values are read once. It writes the split's partial result.
-//   Grid: (kv_heads · ceil(group / 8), n_splits, rows) with group = q_heads / kv_heads, 256 threads. Blocks whose split
-//   lies beyond the row's position leave at once, so n_splits is any bound.
-//   Shared memory: DecodeShared, at most 91 KiB.
-// attend_combine: the row's splits, in order, and the division. Grid: (q_heads, rows), 256 threads, one a dimension.
+// its 8 warps takes a page for all these heads, so keys and values are read once. It writes the split's partial result. The
+// last block to come to 256 columns of the output (arrival.cuh) combines their splits, in order, divides, and makes planes
+// of them for the next operation.
+//
+// Grid: (kv_heads · ceil(group / 8), n_splits, rows) with group = q_heads / kv_heads, 256 threads. Blocks whose split lies
+// beyond the row's position leave at once, so n_splits is any bound. Shared memory: DecodeShared, at most 91 KiB.
 // Bytes moved: keys and values of the row's positions once; head_dim + 2 floats for each head and split, out and in.
+#include "arrival.cuh"
 #include "attend.cuh"
+#include "quantize.cuh"
 
 // The parts of the shared memory for n heads.
 struct DecodeShared {
@@ -132,13 +135,72 @@ DEVICE void combine_pages(const DecodeShared &shared, int n_pages, int n_heads, 
     }
 }
 
+// The query heads that a block takes: of one key head, up to ATTEND_HEADS of them. Parts follow each other in the columns
+// of the output.
+struct Part {
+    uint32_t kv_head, first_head, n_heads;
+
+    DEVICE Part(const HeadCounts &n, uint32_t index) {
+        const uint32_t group = n.q_heads / n.kv_heads, parts = (group + ATTEND_HEADS - 1) / ATTEND_HEADS;
+        const uint32_t skipped = index % parts * ATTEND_HEADS;
+        kv_head = index / parts;
+        first_head = kv_head * group + skipped;
+        n_heads = min(group - skipped, (uint32_t)ATTEND_HEADS);
+    }
+    // The part that a column of the output belongs to.
+    DEVICE static uint32_t of_column(const HeadCounts &n, uint32_t column) {
+        const uint32_t group = n.q_heads / n.kv_heads, parts = (group + ATTEND_HEADS - 1) / ATTEND_HEADS;
+        const uint32_t head = column / n.head_dim;
+        return head / group * parts + head % group / ATTEND_HEADS;
+    }
+};
+
+// Combines the splits of a block of 256 columns of a row and makes planes of it: a warp's work, eight columns a lane,
+// which lie in one head.
+DEVICE void combine_splits(const AttendParams &p, uint32_t row, uint32_t block, uint32_t n_splits) {
+    const uint32_t head_dim = p.heads.head_dim, n_columns = p.heads.q_heads * head_dim;
+    const uint32_t column = BLOCK_COLUMNS * block + VECTOR * lane_index(), head = column / head_dim;
+    float *out = p.out + (size_t)row * p.out_stride;
+    if (column < n_columns) {
+        const float *partial = p.partials + ((size_t)row * p.heads.q_heads + head) * p.n_splits * (head_dim + 2);
+        const uint32_t d = column % head_dim;
+        Mass total = {partial[head_dim], partial[head_dim + 1]};
+        float o[VECTOR];
+#pragma unroll
+        for (int i = 0; i < VECTOR; i++) o[i] = partial[d + i];
+#pragma unroll 2
+        for (uint32_t split = 1; split < n_splits; split++) {
+            partial += head_dim + 2;
+            const Weights weights = merge(total, {partial[head_dim], partial[head_dim + 1]});
+#pragma unroll
+            for (int i = 0; i < VECTOR; i++) o[i] = mix(o[i], partial[d + i], weights);
+        }
+#pragma unroll
+        for (int i = 0; i < VECTOR; i++) out[column + i] = o[i] / total.sum;
+    }
+    quantize_columns(p.next, row, block, n_columns, out, n_columns, nullptr); // a lane reads what it wrote
+}
+
+// Counts the block into the columns of its heads, and combines those that it is the last to come to, a warp each.
+DEVICE void combine_finished(const AttendParams &p, const Part &part, uint32_t row, uint32_t n_splits) {
+    const HeadCounts &n = p.heads;
+    const uint32_t n_columns = n.q_heads * n.head_dim;
+    const uint32_t first = part.first_head * n.head_dim / BLOCK_COLUMNS;
+    const uint32_t last = ((part.first_head + part.n_heads) * n.head_dim - 1) / BLOCK_COLUMNS;
+    const uint32_t done = arrive(p.arrivals + row * blocks_of(n_columns) + first, last - first + 1, [&](uint32_t i) {
+        const uint32_t begin = BLOCK_COLUMNS * (first + i), end = min(begin + BLOCK_COLUMNS, n_columns);
+        return n_splits * (Part::of_column(n, end - 1) - Part::of_column(n, begin) + 1);
+    });
+    for (uint32_t i = warp_index(); i <= last - first; i += blockDim.x / WARP)
+        if (done >> i & 1) combine_splits(p, row, first + i, n_splits);
+}
+
 template <typename Element> DEVICE void attend_split(const AttendParams &p) {
     DYNAMIC_SHARED(memory);
     const HeadCounts &n = p.heads;
-    const uint32_t group = n.q_heads / n.kv_heads, parts = (group + ATTEND_HEADS - 1) / ATTEND_HEADS;
-    const uint32_t row = blockIdx.z, split = blockIdx.y, kv_head = blockIdx.x / parts;
-    const uint32_t skipped = blockIdx.x % parts * ATTEND_HEADS, first_head = kv_head * group + skipped;
-    const int n_heads = min(group - skipped, (uint32_t)ATTEND_HEADS);
+    const Part part(n, blockIdx.x);
+    const uint32_t row = blockIdx.z, split = blockIdx.y, kv_head = part.kv_head, first_head = part.first_head;
+    const int n_heads = part.n_heads;
     const uint32_t position = p.tables.positions[row], last_page = position / PAGE_TOKENS;
     if (split * SPLIT_PAGES > last_page) return;
 
@@ -168,22 +230,8 @@ template <typename Element> DEVICE void attend_split(const AttendParams &p) {
     const int n_pages = min(last_page - split * SPLIT_PAGES + 1, (uint32_t)SPLIT_PAGES);
     float *partials = p.partials + (((size_t)row * n.q_heads + first_head) * p.n_splits + split) * (n.head_dim + 2);
     combine_pages(shared, n_pages, n_heads, n.head_dim, p.n_splits, partials);
+    combine_finished(p, part, row, last_page / SPLIT_PAGES + 1);
 }
 
 KERNEL(attend_decode_f16, AttendParams, 256, 2) { attend_split<uint16_t>(p); }
 KERNEL(attend_decode_f32, AttendParams, 256, 2) { attend_split<float>(p); }
-
-KERNEL(attend_combine, AttendParams, 256, 4) {
-    const uint32_t head = blockIdx.x, row = blockIdx.y, d = threadIdx.x, head_dim = p.heads.head_dim;
-    if (d >= head_dim) return;
-    const uint32_t n_splits = p.tables.positions[row] / (SPLIT_PAGES * PAGE_TOKENS) + 1;
-    const float *partial = p.partials + ((size_t)row * p.heads.q_heads + head) * p.n_splits * (head_dim + 2);
-    Mass total = {partial[head_dim], partial[head_dim + 1]};
-    float o = partial[d];
-#pragma unroll 4
-    for (uint32_t split = 1; split < n_splits; split++) {
-        partial += head_dim + 2;
-        o = mix(o, partial[d], merge(total, {partial[head_dim], partial[head_dim + 1]}));
-    }
-    p.out[(size_t)row * p.out_stride + head * head_dim + d] = o / total.sum;
-}

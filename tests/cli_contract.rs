@@ -266,7 +266,7 @@ fn bench_has_llama_benchs_fields_and_bytes() {
     assert_eq!(tests, ["pp16", "tg5", "pp8+tg4"]);
     let run = &runs[1];
     for field in [
-        "build_commit cpu_info gpu_info backends model_filename model_type model_size model_n_params n_batch",
+        "build_commit cpu_info gpu_info backends cpu_arithmetic model_filename model_type model_size model_n_params n_batch",
         "n_ubatch n_threads type_k type_v n_prompt n_gen n_depth test_time avg_ns stddev_ns avg_ts stddev_ts",
         "samples_ns samples_ts bytes_per_token gb_per_second peak_memory_bytes",
     ]
@@ -277,7 +277,7 @@ fn bench_has_llama_benchs_fields_and_bytes() {
     }
     assert_eq!((&run["n_prompt"], &run["n_gen"], &run["n_threads"]), (&0.into(), &5.into(), &2.into()));
     assert_eq!(run["samples_ns"].as_array().unwrap().len(), 3);
-    assert_eq!(run["backends"], "cpu");
+    assert_eq!((&run["backends"], &run["cpu_arithmetic"]), (&"cpu".into(), &"f32".into()));
     let tensors = Gguf::open(&model).unwrap();
     let all: u64 = tensors.tensors().iter().map(|tensor| tensor.n_bytes).sum();
     let embedding = tensors.tensor("token_embd.weight").unwrap().n_bytes;
@@ -293,6 +293,9 @@ fn bench_has_llama_benchs_fields_and_bytes() {
     assert_eq!(lines.len(), 5);
     assert!(lines[0].starts_with("| model | size | params | backend | threads | test | t/s |"), "{table}");
     assert!(lines[3].contains("| tg5 |") && lines[3].contains('±'), "{table}");
+    let fixed_point = [&arguments[..], &["md", "--cpu-arithmetic", "fixed16"]].concat();
+    let table = String::from_utf8(stdout(&fixed_point)).unwrap();
+    assert!(table.contains("| cpu fixed16 | 2 | pp16 |"), "{table}");
     let csv = String::from_utf8(stdout(&[&arguments[..], &["csv"]].concat())).unwrap();
     assert_eq!(csv.lines().count(), 4);
     let columns: Vec<usize> = csv.lines().map(|line| line.matches("\",\"").count()).collect();

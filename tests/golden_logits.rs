@@ -14,6 +14,7 @@ use worker_orcd::forward::{Engine, EngineOptions};
 use worker_orcd::gguf::Gguf;
 use worker_orcd::inference::{DeviceChoice, GenerateOptions, LoadOptions, Model};
 use worker_orcd::model::ModelConfig;
+use worker_orcd::ops::Arithmetic;
 use worker_orcd::ops::reference::{InstructionSet, ReferenceOps};
 use worker_orcd::quant::Format;
 use worker_orcd::sampler::SamplerConfig;
@@ -23,6 +24,9 @@ const MOST_ERROR: f64 = 2e-5;
 
 /// Kernels take activations in 16-bit fixed point (1.4e-4 at most in each product), and the cache rounds keys and values.
 const MOST_KERNEL_ERROR: [(Format, f64); 2] = [(Format::F16, 3e-3), (Format::F32, 1e-3)];
+
+/// The processor's fixed point is as the kernels', with an f32 cache.
+const MOST_FIXED_POINT_ERROR: f64 = MOST_KERNEL_ERROR[1].1;
 
 /// How far the first token must be before the second, relative to the logits' root mean square, for a kernel to choose
 /// it: five deviations of the difference of two logits, each as wrong as it may be.
@@ -91,6 +95,19 @@ fn every_instruction_set_is_within_the_budget() {
             let got = logits(&case, &prompt.tokens, 512, ops);
             let error = relative_l2(&got, &prompt.logits);
             assert!(error <= MOST_ERROR, "{} on {}: {error:e}", case.name, set.name());
+        }
+    }
+}
+
+#[test]
+fn fixed_point_is_near_the_exact_model() {
+    for case in cases() {
+        for prompt in &case.prompts {
+            let ops = ops(2).with_arithmetic(Arithmetic::FixedPoint);
+            let got = logits(&case, &prompt.tokens, 512, ops);
+            let error = relative_l2(&got[got.len() - prompt.logits.len()..], &prompt.logits);
+            println!("fixed point {} {}: {error:.2e}", case.name, prompt.name);
+            assert!(error <= MOST_FIXED_POINT_ERROR, "{} {}: {error:e}", case.name, prompt.name);
         }
     }
 }

@@ -11,7 +11,7 @@ use worker_orcd::gguf::Gguf;
 use worker_orcd::model::ModelConfig;
 use worker_orcd::ops::kernel::KernelOps;
 use worker_orcd::ops::reference::{ReferenceOps, choose};
-use worker_orcd::ops::{Choice, Ops, Penalties, Recent};
+use worker_orcd::ops::{Arithmetic, Choice, Ops, Penalties, Recent};
 use worker_orcd::quant::Format;
 
 /// Both kinds of attention heads, biases, head norms, both pairings, long rope, rows that are no whole block of 256.
@@ -25,8 +25,8 @@ fn kernel_cases() -> Vec<Case> {
     cases
 }
 
-fn reference(n_threads: usize) -> ReferenceOps {
-    ReferenceOps::new(n_threads).unwrap()
+fn reference(n_threads: usize, arithmetic: Arithmetic) -> ReferenceOps {
+    ReferenceOps::new(n_threads).unwrap().with_arithmetic(arithmetic)
 }
 
 fn engine<O: Ops>(ops: O, case: &Case, context: usize, chunk: usize) -> Engine<O> {
@@ -111,10 +111,13 @@ fn a_batch_changes_no_bit<O: Ops>(ops: O, case: &Case) {
 
 #[test]
 fn on_the_processor() {
-    for case in cases() {
-        chunks_change_no_bit(|| reference(2), &case);
-        a_batch_changes_no_bit(reference(2), &case);
-        assert!(bits(reference(3), &case, 7) == bits(reference(1), &case, 512), "{}: threads", case.name);
+    for arithmetic in [Arithmetic::Single, Arithmetic::FixedPoint] {
+        for case in cases() {
+            chunks_change_no_bit(|| reference(2, arithmetic), &case);
+            a_batch_changes_no_bit(reference(2, arithmetic), &case);
+            let (one, three) = (reference(1, arithmetic), reference(3, arithmetic));
+            assert!(bits(three, &case, 7) == bits(one, &case, 512), "{}: threads", case.name);
+        }
     }
 }
 

@@ -43,6 +43,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// The files that may hold `unsafe`, each with its proofs.
 const MAY_BE_UNSAFE: &[&str] = &[
     "device/cuda/graph.rs",
+    "device/cuda/launch.rs",
     "device/cuda/mod.rs",
     "device/cuda/open.rs",
     "device/cuda/ranges.rs",

@@ -5,8 +5,9 @@ mod common;
 
 use std::path::PathBuf;
 
+use worker_orcd::gguf::Gguf;
 use worker_orcd::inference::{
-    AdapterForwardConfig, DeviceChoice, InferError, LlamaInferenceAdapter, LoadOptions, Model,
+    AdapterForwardConfig, Arithmetic, DeviceChoice, InferError, LlamaInferenceAdapter, LoadOptions, Model,
     Phi3WeightLoader,
 };
 use worker_orcd::memory::{MemoryPlan, PlanOptions, Purpose};
@@ -127,4 +128,17 @@ fn the_cache_costs_what_the_arithmetic_says() {
             assert_eq!(sum, plan.total_bytes);
         }
     }
+}
+
+#[test]
+fn fixed_point_is_in_the_plan() {
+    let (f32, fixed) = (options(64), LoadOptions { cpu_arithmetic: Arithmetic::FixedPoint, ..options(64) });
+    let gguf = Gguf::open(phi3()).unwrap();
+    let total = |options| Model::plan(&gguf, &phi3(), options).unwrap().total_bytes;
+    let model = Model::load(phi3(), &fixed, &mut |_, _| {}).unwrap();
+    assert_eq!(model.total_vram_bytes, total(&fixed));
+    // 64 rows of the widest input in whole units of 512 columns: a code of two bytes for each, and for each 32 of them a
+    // scale and a sum.
+    let columns = model.config.ffn_dim.max(model.config.hidden_dim).next_multiple_of(512) as u64;
+    assert_eq!(total(&fixed) - total(&f32), 64 * (2 * columns + 8 * columns / 32));
 }

@@ -50,6 +50,14 @@ fn instruction_sets_are_within_the_budget() {
     }
 }
 
+#[test]
+fn fixed_point_is_within_the_budget_in_every_format() {
+    let ops = reference().with_arithmetic(Arithmetic::FixedPoint);
+    for check in checks(&ops, Arithmetic::FixedPoint, &options(&[])) {
+        assert!(check.passed(), "{check:?}");
+    }
+}
+
 /// Every check of the operations that a fault touches must fail, and no other.
 fn expect_fault<O: Ops>(ops: O, arithmetic: Arithmetic, fault: Fault, touched: &[Operation]) {
     let broken = Broken { ops, fault };

@@ -28,6 +28,8 @@
         alignof(Params)};                                                                                              \
     static void name([[maybe_unused]] const Params &p)
 
+#define KERNEL_AHEAD KERNEL
+
 #define DYNAMIC_SHARED(name) uint8_t *const name = emulator::dynamic_shared()
 // The tag's address stands for the declaration: each instance of a template has its own.
 #define SHARED(type, name, extents)                                                                                    \

@@ -249,26 +249,32 @@ DEVICE void four_of_row(const uint8_t *row, uint32_t column, uint32_t n_columns,
     }
 }
 
-// Columns `column` .. `column + 7`, with `column` a multiple of eight: single weights by 16 bytes where rows are aligned.
-template <typename Format>
+// Whether every eight columns of a row lie within it and, of single weights, at a multiple of 16 bytes.
+template <typename Format> DEVICE bool is_regular(uint32_t n_columns) {
+    return n_columns % 8 == 0 && (Format::BLOCK_ELEMENTS > 1 || n_columns * Format::BLOCK_BYTES % 16 == 0);
+}
+
+// Columns `column` .. `column + 7` with `column` a multiple of eight, zeros beyond the row: of a REGULAR row of single
+// weights by 16 bytes.
+template <typename Format, bool REGULAR>
 DEVICE void eight_of_row(const uint8_t *row, uint32_t column, uint32_t n_columns, float (&w)[2][4]) {
-    if constexpr (Format::BLOCK_ELEMENTS == 1) {
+    if constexpr (REGULAR && Format::BLOCK_ELEMENTS == 1) {
         constexpr uint32_t BYTES = Format::BLOCK_BYTES;
-        if (column + 8 <= n_columns && n_columns * BYTES % 16 == 0) {
-            const Words4 *vectors = (const Words4 *)(row + (uint64_t)column * BYTES);
-            for (uint32_t i = 0; i < BYTES / 2; i++) {
-                const Words4 v = load_streaming(vectors + i);
-                const uint32_t words[4] = {v.x, v.y, v.z, v.w};
-                for (uint32_t j = 0; j < 16 / BYTES; j++) {
-                    const uint32_t at = i * (16 / BYTES) + j, bits = words[j * BYTES / 4] >> (8 * (j * BYTES % 4));
-                    w[at / 4][at % 4] = Format::one(BYTES == 4 ? bits : bits & 0xffff);
-                }
+        const Words4 *vectors = (const Words4 *)(row + (uint64_t)column * BYTES);
+#pragma unroll
+        for (uint32_t i = 0; i < BYTES / 2; i++) {
+            const Words4 v = column < n_columns ? load_streaming(vectors + i) : Words4{0, 0, 0, 0};
+            const uint32_t words[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+            for (uint32_t j = 0; j < 16 / BYTES; j++) {
+                const uint32_t at = i * (16 / BYTES) + j, bits = words[j * BYTES / 4] >> (8 * (j * BYTES % 4));
+                w[at / 4][at % 4] = Format::one(BYTES == 4 ? bits : bits & 0xffff);
             }
-            return;
         }
+    } else {
+        four_of_row<Format>(row, column, n_columns, w[0]);
+        four_of_row<Format>(row, column + 4, n_columns, w[1]);
     }
-    four_of_row<Format>(row, column, n_columns, w[0]);
-    four_of_row<Format>(row, column + 4, n_columns, w[1]);
 }
 
 } // namespace format

@@ -30,14 +30,12 @@ struct EmbedParams {
     uint32_t n_rows, n_columns, stride, unused;
 };
 
-// planes[row] = x[first_row + row], with RMSNorm before where `norm` is not null: x / sqrt(mean(x²) + eps) · norm.
+// planes[row] = x[first_row + row], times the weights of a norm where `norm` is not null.
 struct QuantizeParams {
     const float *x;    // [rows][stride]
     const float *norm; // [n_columns] or null
     Planes planes;
     uint32_t first_row, n_rows, n_columns, stride;
-    float eps;
-    uint32_t unused;
 };
 
 enum Epilogue : uint32_t {
@@ -53,7 +51,27 @@ struct MatmulParams {
     Planes planes;
     const float *bias; // [n_rows] or null
     float *out;        // [tokens][stride]
-    uint32_t n_rows, n_columns, n_tokens, stride, epilogue, unused;
+    uint32_t n_rows, n_columns, n_tokens, stride, epilogue;
+    float eps; // of the norm, where planes have one
+};
+
+// A matrix in tiles, and where its outputs stand.
+struct MatmulPart {
+    const uint8_t *weights;
+    const float *bias; // one for each of its rows, or null
+    uint32_t first_row, end_row, format, unused; // rows of the output; the format's number in GGUF
+};
+
+// The same for up to 8 tokens, of several matrices side by side; with EPILOGUE_SWIGLU gate and up, both of all rows.
+struct MatmulDecodeParams {
+    MatmulPart parts[3];
+    Planes planes;
+    Planes next;            // what is made of `out`, times the weights `next_norm` where that is not null
+    const float *next_norm; // [n_rows]
+    uint32_t *arrivals;     // a counter for each 256 columns of `out`, all 0; null where nothing is made of it
+    float *out;             // [tokens][stride]
+    uint32_t n_rows, n_columns, n_tokens, stride, epilogue;
+    float eps; // of the norm, where planes have one
 };
 
 // Between GGUF's order of a matrix's bytes and the kernels': whole tiles of 16 rows.
@@ -93,6 +111,8 @@ struct AttendParams {
     CacheView cache;
     float *out;            // [rows][out_stride] of q_heads · head_dim
     float *partials;       // decode: [rows][q_heads][n_splits][head_dim + 2], of a split its weighted sum, maximum and sum
+    Planes next;           // decode: what is made of `out`
+    uint32_t *arrivals;    // decode: [rows] counters for each 256 columns of `out`, all 0
     const uint32_t *tiles; // prefill: [n_tiles][2] first row and number of rows, at most ATTEND_TILE_ROWS of one sequence
     HeadCounts heads;
     uint32_t n_rows, n_tiles, n_splits, stride, out_stride;

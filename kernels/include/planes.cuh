@@ -20,11 +20,14 @@ constexpr int LARGEST_CODE = 32512;
 //   scales [T][B][token]       f32
 //   sums   [T][B][digit][token] 8 bytes, one for each 32 columns: Σ(256 · high + low) = d0 + 256 · d1 + 65536 · d2 with
 //                              d0, d1 unsigned and d2 signed
-// Rows beyond the last and columns beyond the last hold zeros.
+//   squares [T][B][token]      f32, Σ x² of the block: where there is a norm, planes hold x times the norm's weights, and
+//                              row_factor() makes of the squares what all of a row is still to be multiplied by
+// Columns beyond the last hold zeros; rows beyond the last are nobody's.
 struct Planes {
     Words4 *codes;
     float *scales;
     Words2 *sums;
+    float *squares; // null where there is no norm
 };
 
 DEVICE uint32_t blocks_of(uint32_t n_columns) { return (n_columns + BLOCK_COLUMNS - 1) / BLOCK_COLUMNS; }
@@ -43,4 +46,25 @@ DEVICE uint32_t scale_index(uint32_t row, uint32_t block, uint32_t n_blocks) {
 
 DEVICE uint32_t sum_index(uint32_t row, uint32_t block, int digit, uint32_t n_blocks) {
     return ((row / TILE_TOKENS * n_blocks + block) * 3 + digit) * TILE_TOKENS + row % TILE_TOKENS;
+}
+
+// The order in which a float sum over blocks goes: class after class (number mod 8), each in order. The block after `block`;
+// n_blocks after the last.
+constexpr uint32_t CLASSES = 8;
+DEVICE uint32_t next_block(uint32_t block, uint32_t n_blocks) {
+    if (block + CLASSES < n_blocks) return block + CLASSES;
+    const uint32_t next = block % CLASSES + 1;
+    return block < n_blocks && next < min(CLASSES, n_blocks) ? next : n_blocks;
+}
+DEVICE bool is_last_of_class(uint32_t block, uint32_t n_blocks) { return block + CLASSES >= n_blocks; }
+
+// What the products of a row are multiplied by: 1 / sqrt(mean(x²) + eps), or 1 where there is no norm. The sums of
+// squares are added in the order of the blocks.
+DEVICE float row_factor(const Planes &planes, uint32_t row, uint32_t n_columns, float eps) {
+    if (planes.squares == nullptr) return 1.0f;
+    const uint32_t n_blocks = blocks_of(n_columns);
+    float sum = 0.0f;
+#pragma unroll 4
+    for (uint32_t block = 0; block < n_blocks; block++) sum += planes.squares[scale_index(row, block, n_blocks)];
+    return 1.0f / sqrtf(sum / (float)n_columns + eps);
 }

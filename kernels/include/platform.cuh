@@ -10,8 +10,17 @@
 #else
 #include <cuda_fp16.h>
 #define DEVICE __device__ __forceinline__
-// A kernel takes one parameter struct by value; THREADS is the block size it is compiled for.
+// A kernel takes one parameter struct by value; THREADS is the block size it is compiled for. It may be started before the
+// kernel before it has ended, and begins with await_inputs().
 #define KERNEL(name, Params, THREADS, BLOCKS_PER_SM)                                                                   \
+    DEVICE void name##_body(const Params &p);                                                                          \
+    KERNEL_AHEAD(name, Params, THREADS, BLOCKS_PER_SM) {                                                               \
+        await_inputs();                                                                                                \
+        name##_body(p);                                                                                                \
+    }                                                                                                                  \
+    DEVICE void name##_body(const Params &p)
+// The same, but every thread calls await_inputs() itself: before it does, it touches nothing that a kernel writes.
+#define KERNEL_AHEAD(name, Params, THREADS, BLOCKS_PER_SM)                                                             \
     extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM) name(const __grid_constant__ Params p)
 // Shared memory whose size the launch gives, aligned to 16 bytes.
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(16) uint8_t name[]
@@ -23,6 +32,38 @@ constexpr int WARP = 32;
 
 DEVICE int lane_index() { return threadIdx.x % WARP; }
 DEVICE int warp_index() { return threadIdx.x / WARP; }
+
+// ---- kernels one after another
+
+// Lets the next kernel's blocks start, as far as there is room, and waits until all that earlier kernels wrote is there.
+// PTX ISA, "griddepcontrol"; GPUs before sm_90 start a kernel when the one before it has ended.
+DEVICE void await_inputs() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Asks for the line of 128 bytes around an address to be brought nearer, to the second-level cache.
+DEVICE void prefetch(const void *address) {
+#ifdef WORKER_ORCD_EMULATOR
+    __builtin_prefetch(address);
+#else
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
+#endif
+}
+
+// Adds one to a counter in global memory and answers what it was. What this block wrote before (and a barrier between)
+// is seen by whoever finds it counted.
+DEVICE uint32_t count_in(uint32_t *counter) {
+#ifdef WORKER_ORCD_EMULATOR
+    return __atomic_fetch_add(counter, 1, __ATOMIC_ACQ_REL);
+#else
+    uint32_t before;
+    asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
+    return before;
+#endif
+}
 
 // ---- numbers as bits
 

@@ -1,4 +1,4 @@
-// Rows of singles into 16-bit fixed point in two planes (planes.cuh), a warp for each 256 columns.
+// Rows of singles into 16-bit fixed point in two planes (planes.cuh), a warp for each block of 256 columns.
 #pragma once
 #include <float.h>
 
@@ -17,18 +17,6 @@ DEVICE void load_four(const float *row, uint32_t column, uint32_t n, float (&val
         return;
     }
     for (uint32_t i = 0; i < 4; i++) values[i] = column + i < n ? row[column + i] : 0.0f;
-}
-
-// What a row is multiplied by in RMSNorm. Thread i sums the squares of columns 4i .. 4i + 3, 4i + 4 · THREADS and so on in
-// order, then `block_sum`. All threads of the block take part.
-template <int THREADS> DEVICE float norm_factor(const float *row, uint32_t n_columns, float eps) {
-    float squares = 0.0f;
-    for (uint32_t column = 4 * threadIdx.x; column < n_columns; column += 4 * THREADS) {
-        float x[4];
-        load_four(row, column, n_columns, x);
-        for (int i = 0; i < 4; i++) squares = fmaf(x[i], x[i], squares);
-    }
-    return 1.0f / sqrtf(block_sum<THREADS>(squares) / (float)n_columns + eps);
 }
 
 // A value without its sign, as bits: in the order of magnitudes, with what is not a number last.
@@ -81,4 +69,29 @@ DEVICE void quantize_block(const Planes &to, uint32_t row, uint32_t block, uint3
         groups[lane / 4] = (uint8_t)value;
     }
     if (lane == 0) to.scales[scale_index(row, block, n_blocks)] = largest / (float)LARGEST_CODE;
+}
+
+// A warp's block of row `row` of planes: y = x, or x times the weights of a norm, of the first `n_read` columns of `x`
+// (n_columns, or none for a row of zeros). Every lane of the warp takes part.
+DEVICE void quantize_columns(const Planes &to, uint32_t row, uint32_t block, uint32_t n_columns, const float *x,
+                             uint32_t n_read, const float *norm) {
+    LaneColumns y;
+    float squares = 0.0f;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const uint32_t column = BLOCK_COLUMNS * block + 8 * lane_index() + 4 * half;
+        load_four(x, column, n_read, y[half]);
+        if (norm == nullptr) continue;
+        float weights[4];
+        load_four(norm, column, n_read, weights);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            squares = fmaf(y[half][i], y[half][i], squares);
+            y[half][i] *= weights[i];
+        }
+    }
+    quantize_block(to, row, block, n_columns, y);
+    if (norm == nullptr) return;
+    squares = warp_sum(squares);
+    if (lane_index() == 0) to.squares[scale_index(row, block, blocks_of(n_columns))] = squares;
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::inference::{DeviceChoice, LoadOptions};
+use crate::inference::{Arithmetic, DeviceChoice, LoadOptions};
 use crate::quant::Format;
 use crate::sampler::SamplerConfig;
 
@@ -64,6 +64,9 @@ pub(super) struct LoadArgs {
     /// Worker threads of the CPU [default: as many as the machine has]
     #[arg(short, long, env = "WORKER_ORCD_THREADS", value_name = "N")]
     pub threads: Option<NonZeroUsize>,
+    /// How the CPU multiplies: f32, or activations in 16-bit fixed point with integer products, which is faster
+    #[arg(long, env = "WORKER_ORCD_CPU_ARITHMETIC", value_enum, default_value = "f32", value_name = "NAME")]
+    pub cpu_arithmetic: CpuArithmetic,
     /// Tokens of context; 0 takes the model's own [default: what is needed]
     #[arg(short, long, env = "WORKER_ORCD_CTX_SIZE", value_name = "N")]
     pub ctx_size: Option<usize>,
@@ -79,6 +82,12 @@ pub(super) struct LoadArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum CpuArithmetic {
+    F32,
+    Fixed16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum KvType {
     F16,
     F32,
@@ -90,6 +99,10 @@ impl LoadArgs {
         LoadOptions {
             device: self.device,
             n_threads: self.threads.map(NonZeroUsize::get),
+            cpu_arithmetic: match self.cpu_arithmetic {
+                CpuArithmetic::F32 => Arithmetic::Single,
+                CpuArithmetic::Fixed16 => Arithmetic::FixedPoint,
+            },
             context,
             kv_format: match self.kv_type {
                 KvType::F16 => Format::F16,

@@ -21,6 +21,9 @@ pub trait Launch: Device {
     /// Launches recorded in order, to be run again at one call.
     type Graph: Send + Sync + std::fmt::Debug;
 
+    /// How many multiprocessors run blocks side by side; at least 1.
+    fn multiprocessors(&self) -> usize;
+
     /// Starts a kernel, which takes one struct by value.
     ///
     /// # Errors

@@ -1,17 +1,18 @@
 //! The transformer layer, written once for every family and every device.
 
 use crate::model::ModelConfig;
-use crate::ops::{CacheLayer, HeadShape, Ops, OpsError, Pass, RotaryTable};
+use crate::ops::{CacheLayer, HeadShape, Norm, Ops, OpsError, Pass, RotaryTable};
 use crate::weights::LayerWeights;
 
 use super::scratch::Scratch;
 
-/// `x += attention(norm(x))`, then `x += feed_forward(norm(x))`.
+/// `x += attention(norm(x))`, then `x += feed_forward(norm(x))`. `next_norm` is the norm that reads x after the layer.
 #[expect(clippy::too_many_arguments, reason = "what a layer is made of")]
 pub(super) fn run<O: Ops>(
     ops: &O,
     config: &ModelConfig,
     weights: &LayerWeights<O::Device>,
+    next_norm: &Norm<O::Device>,
     rotary: &RotaryTable<O::Device>,
     pass: &Pass<'_>,
     cache: &mut CacheLayer<O::Device>,
@@ -27,8 +28,8 @@ pub(super) fn run<O: Ops>(
     ops.norm_project(x, 0..n_rows, &weights.attn_norm, &weights.qkv, workspace, qkv)?;
     ops.rotate_and_append(pass, qkv, heads, qk_norm, rotary, workspace, cache)?;
     ops.attend(pass, qkv, heads, cache, workspace, attended)?;
-    ops.project(attended, n_rows, &weights.attn_output, workspace, x)?;
+    ops.project(attended, n_rows, &weights.attn_output, Some(&weights.ffn_norm), workspace, x)?;
 
     ops.norm_gate_up(x, n_rows, &weights.ffn_norm, &weights.gate_up, workspace, hidden)?;
-    ops.project(hidden, n_rows, &weights.ffn_down, workspace, x)
+    ops.project(hidden, n_rows, &weights.ffn_down, Some(next_norm), workspace, x)
 }

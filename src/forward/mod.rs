@@ -347,9 +347,12 @@ impl<O: Ops> Engine<O> {
         let Self { ops, config, weights, cache, scratch, workspace, .. } = self;
         ops.run(&pass, &weights.rotary, workspace, |workspace| {
             ops.embed(&pass, weights.token_embedding(), workspace, &mut scratch.x)?;
-            for (index, (layer, cache)) in weights.layers.iter().zip(&mut cache.layers).enumerate() {
+            let norms = weights.layers.iter().map(|layer| &layer.attn_norm).skip(1);
+            let next_norms = norms.chain([&weights.output_norm]);
+            let layers = weights.layers.iter().zip(&mut cache.layers).zip(next_norms);
+            for (index, ((layer, cache), next_norm)) in layers.enumerate() {
                 ops.enter_layer(Some(index));
-                layer::run(ops, config, layer, &weights.rotary, &pass, cache, scratch, workspace)?;
+                layer::run(ops, config, layer, next_norm, &weights.rotary, &pass, cache, scratch, workspace)?;
             }
             ops.enter_layer(None);
             if pass.n_logits > 0 {

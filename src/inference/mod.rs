@@ -12,6 +12,7 @@ mod text;
 mod typed;
 mod verify;
 
+pub use crate::ops::Arithmetic;
 pub use crate::ops::profile::Event;
 pub use adapter::{AdapterForwardConfig, LlamaInferenceAdapter};
 pub use error::{Fault, InferError};

@@ -7,6 +7,7 @@ use crate::forward::EngineOptions;
 use crate::gguf::Gguf;
 use crate::memory::{MemoryPlan, PlanError};
 use crate::model::ModelConfig;
+use crate::ops::Arithmetic;
 use crate::ops::profile::Event;
 use crate::quant::Format;
 use crate::tokenizer::Tokenizer;
@@ -22,6 +23,8 @@ pub struct LoadOptions {
     pub device: DeviceChoice,
     /// Worker threads of the CPU; `None` takes what the machine has.
     pub n_threads: Option<usize>,
+    /// How the CPU computes products with weights; other devices do not look at it.
+    pub cpu_arithmetic: Arithmetic,
     /// Tokens of context; `None` takes the model's own, at most [`LoadOptions::DEFAULT_CONTEXT`].
     pub context: Option<usize>,
     /// Element type of the cache: F16 or F32.
@@ -46,6 +49,7 @@ impl Default for LoadOptions {
         Self {
             device: DeviceChoice::Auto,
             n_threads: None,
+            cpu_arithmetic: Arithmetic::Single,
             context: None,
             kv_format: Format::F32,
             chunk: EngineOptions::DEFAULT_CHUNK,
@@ -115,7 +119,7 @@ impl Model {
     pub fn plan(gguf: &Gguf, path: &Path, options: &LoadOptions) -> Result<MemoryPlan, InferError> {
         let config = ModelConfig::from_gguf(gguf).map_err(|error| InferError::of_model(path, error))?;
         let source = Source { path, gguf, config: &config, options: engine_options(&config, options) };
-        runner::plan(options.device, options.n_threads, &source)
+        runner::plan(options, &source)
     }
 
     /// The largest context, up to the model's own, with which a file would fit what its device has now and what

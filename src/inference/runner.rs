@@ -292,7 +292,7 @@ pub(super) fn load(
         Usable::Cpu => {
             let ops =
                 ReferenceOps::new(n_threads(threads)?).map_err(|error| InferError::Engine(error.into()))?;
-            source.load(ops, profile, progress)
+            source.load(ops.with_arithmetic(options.cpu_arithmetic), profile, progress)
         }
         Usable::Cuda(ordinal) => source.load(kernels_of(gpu(ordinal)?, profile), profile, progress),
         #[cfg(feature = "emulator")]
@@ -301,16 +301,13 @@ pub(super) fn load(
 }
 
 /// The plan that [`load`] would allocate.
-pub(super) fn plan(
-    device: DeviceChoice,
-    threads: Option<usize>,
-    source: &Source<'_>,
-) -> Result<MemoryPlan, InferError> {
-    let usable = device.resolve()?;
-    let n_threads = n_threads(threads)?;
+pub(super) fn plan(options: &LoadOptions, source: &Source<'_>) -> Result<MemoryPlan, InferError> {
+    let usable = options.device.resolve()?;
+    let n_threads = n_threads(options.n_threads)?;
+    let arithmetic = options.cpu_arithmetic;
     let need = |limits| match usable {
         Usable::Cpu => OpsBytes {
-            workspace: ReferenceOps::workspace_bytes_on(n_threads, source.config, limits),
+            workspace: ReferenceOps::workspace_bytes_on(n_threads, arithmetic, source.config, limits),
             staging: 0,
         },
         Usable::Cuda(_) => source.kernels_need::<CudaDevice>(limits),

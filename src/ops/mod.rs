@@ -55,6 +55,26 @@ pub enum OpsError {
     },
 }
 
+/// How products with weights are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Arithmetic {
+    /// In singles, in an order of the device's own.
+    #[default]
+    Single,
+    /// Activations in 16-bit fixed point, products of integers.
+    FixedPoint,
+}
+
+impl Arithmetic {
+    /// The name, for options and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Single => "f32",
+            Self::FixedPoint => "fixed16",
+        }
+    }
+}
+
 /// The largest pass that an implementation is asked for; its workspace is sized by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PassLimits {
@@ -65,7 +85,8 @@ pub struct PassLimits {
 }
 
 /// The vocabulary of the forward pass. Activations are f32 rows; every sum has one order, whatever the number of
-/// rows in the pass, so a result does not depend on how a prompt was cut.
+/// rows in the pass, so a result does not depend on how a prompt was cut. Within a pass rows are changed by operations alone:
+/// one may leave in the workspace what the next needs of them.
 pub trait Ops: Send + Sync {
     /// Where the operands live.
     type Device: Device;
@@ -188,12 +209,15 @@ pub trait Ops: Send + Sync {
         out: &mut Rows<Self::Device>,
     ) -> Result<(), OpsError>;
 
-    /// `x[i] += projection · a[i]`.
+    /// `x[i] += projection · a[i]`. `next_norm` is the norm through which the operation after this one reads these rows of x,
+    /// where it does: what it will need can be made ready.
+    #[expect(clippy::too_many_arguments, reason = "each is an operand")]
     fn project(
         &self,
         a: &Rows<Self::Device>,
         n_rows: usize,
         projection: &Projection<Self::Device>,
+        next_norm: Option<&Norm<Self::Device>>,
         workspace: &mut Self::Workspace,
         x: &mut Rows<Self::Device>,
     ) -> Result<(), OpsError>;

@@ -211,11 +211,14 @@ impl<O: Ops> Ops for Profiled<O> {
         a: &Rows<O::Device>,
         n_rows: usize,
         projection: &Projection<O::Device>,
+        next_norm: Option<&Norm<O::Device>>,
         workspace: &mut O::Workspace,
         x: &mut Rows<O::Device>,
     ) -> Result<(), OpsError> {
         let bytes = weight_bytes::<O>(projection) + row_bytes(n_rows, a.width + 2 * x.width);
-        self.timed("project", n_rows, bytes, |ops| ops.project(a, n_rows, projection, workspace, x))
+        self.timed("project", n_rows, bytes, |ops| {
+            ops.project(a, n_rows, projection, next_norm, workspace, x)
+        })
     }
     fn norm_gate_up(
         &self,

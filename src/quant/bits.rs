@@ -80,14 +80,11 @@ impl PackedScales {
     /// Scales and minima, each from 0 to 63.
     #[inline(always)]
     pub fn unpack(&self) -> ([u8; 8], [u8; 8]) {
-        let bytes = &self.0;
-        let (mut scales, mut minima) = ([0; 8], [0; 8]);
-        for j in 0..4 {
-            scales[j] = bytes[j] & 63;
-            minima[j] = bytes[j + 4] & 63;
-            scales[j + 4] = bytes[j + 8] & 15 | bytes[j] >> 6 << 4;
-            minima[j + 4] = bytes[j + 8] >> 4 | bytes[j + 4] >> 6 << 4;
-        }
+        let word = |i: usize| u32::from_le_bytes([self.0[i], self.0[i + 1], self.0[i + 2], self.0[i + 3]]);
+        let (first, second, upper) = (word(0), word(4), word(8));
+        let eight = |low: u32, high: u32| (u64::from(high) << 32 | u64::from(low)).to_le_bytes();
+        let scales = eight(first & 0x3f3f_3f3f, upper & 0x0f0f_0f0f | first >> 2 & 0x3030_3030);
+        let minima = eight(second & 0x3f3f_3f3f, upper >> 4 & 0x0f0f_0f0f | second >> 2 & 0x3030_3030);
         (scales, minima)
     }
 

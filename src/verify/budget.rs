@@ -1,17 +1,9 @@
 //! How far from the reference an operation may be: one table, with the reason of each row.
 
+use crate::ops::Arithmetic;
 use crate::quant::Format;
 
 use super::Operation;
-
-/// How a device computes products.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arithmetic {
-    /// In singles, in an order of its own.
-    Single,
-    /// Activations in 16-bit fixed point, products of integers.
-    FixedPoint,
-}
 
 /// One row of [`BUDGETS`].
 #[derive(Debug, PartialEq)]

@@ -17,7 +17,8 @@ mod cases;
 mod operands;
 mod product;
 
-pub use budget::{Arithmetic, BUDGETS, Budget, Deviation};
+pub use crate::ops::Arithmetic;
+pub use budget::{BUDGETS, Budget, Deviation};
 
 use std::time::Instant;
 

@@ -88,7 +88,7 @@ impl Product {
         let mut frame = self.frame(stage)?;
         self.outcome(n_rows, || {
             frame.run(stage.ops, |_, workspace| {
-                stage.ops.project(&a, self.n_tokens, &projection, workspace, &mut x)
+                stage.ops.project(&a, self.n_tokens, &projection, None, workspace, &mut x)
             })?;
             Ok(x.download(0, self.n_tokens)?)
         })

@@ -186,10 +186,11 @@ impl<O: Ops> Ops for Broken<O> {
         a: &Rows<O::Device>,
         n_rows: usize,
         projection: &Projection<O::Device>,
+        next_norm: Option<&Norm<O::Device>>,
         workspace: &mut O::Workspace,
         x: &mut Rows<O::Device>,
     ) -> Result<(), OpsError> {
-        self.ops.project(a, n_rows, projection, workspace, x)?;
+        self.ops.project(a, n_rows, projection, next_norm, workspace, x)?;
         self.spoil(Fault::Project, x, |value| value + 0.1)
     }
     fn norm_gate_up(

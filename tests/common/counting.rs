@@ -55,6 +55,10 @@ impl Device for CountingDevice {
 
 impl Launch for CountingDevice {
     type Graph = Infallible;
+
+    fn multiprocessors(&self) -> usize {
+        1
+    }
     fn launch<P>(&self, _: &'static str, _: Grid, _: &P) -> Result<(), DeviceError> {
         Ok(())
     }

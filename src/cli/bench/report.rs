@@ -20,6 +20,8 @@ pub(super) struct Setting {
     model_bytes: u64,
     n_parameters: u64,
     device: String,
+    /// How the processor multiplies; empty where another device does.
+    cpu_arithmetic: &'static str,
     gpu: String,
     n_threads: usize,
     chunk: usize,
@@ -35,12 +37,14 @@ impl Setting {
     ) -> Result<Self, InferError> {
         let n_parameters = config.n_parameters();
         let architecture = config.architecture.name();
+        let device = options.device.resolved_name()?;
         Ok(Self {
             model_filename: file.path.display().to_string(),
             model_type: format!("{architecture} {} {}", count(n_parameters), mix(file)),
             model_bytes: file.gguf.tensors().iter().map(|tensor| tensor.n_bytes).sum(),
             n_parameters,
-            device: options.device.resolved_name()?,
+            cpu_arithmetic: if device == "cpu" { options.cpu_arithmetic.name() } else { "" },
+            device,
             gpu: options.device.description()?,
             n_threads,
             chunk: options.chunk,
@@ -96,7 +100,7 @@ pub(super) fn markdown(setting: &Setting, outcomes: &[Outcome]) -> String {
             setting.model_type.clone(),
             size(setting.model_bytes),
             count(setting.n_parameters),
-            setting.device.clone(),
+            format!("{} {}", setting.device, setting.cpu_arithmetic).trim_end().to_owned(),
             setting.n_threads.to_string(),
             outcome.test.name(),
             format!("{speed:.2} ± {deviation:.2}"),
@@ -143,6 +147,7 @@ fn record(setting: &Setting, outcome: &Outcome) -> Map<String, Value> {
         ("cpu_info", json!(cpu_name())),
         ("gpu_info", json!(setting.gpu)),
         ("backends", json!(setting.device)),
+        ("cpu_arithmetic", json!(setting.cpu_arithmetic)),
         ("model_filename", json!(setting.model_filename)),
         ("model_type", json!(setting.model_type)),
         ("model_size", json!(setting.model_bytes)),

@@ -3,6 +3,7 @@
 
 mod graph;
 mod kernels;
+mod launch;
 mod open;
 #[cfg(feature = "nvtx")]
 mod ranges;
@@ -319,6 +320,10 @@ impl Device for CudaDevice {
 impl Launch for CudaDevice {
     type Graph = CudaGraph;
 
+    fn multiprocessors(&self) -> usize {
+        (self.0.context.facts.multiprocessors as usize).max(1)
+    }
+
     fn launch<P: NoUninit>(&self, kernel: &'static str, grid: Grid, params: &P) -> Result<(), DeviceError> {
         let queue = &self.0;
         queue.ready()?;
@@ -326,20 +331,10 @@ impl Launch for CudaDevice {
             |cause: String| DeviceError::Kernel { device: self.name(), kernel, cause, fatal: false };
         let function = queue.context.kernels.get(kernel);
         let function = function.ok_or_else(|| refused("there is no such kernel in this build".to_owned()))?;
-        let [x, y, z] = grid.blocks;
-        let mut arguments = [std::ptr::from_ref(params).cast_mut().cast()];
-        // SAFETY: the driver copies the kernel's one parameter, a struct laid out as `P`, before it returns. What the
-        // addresses in it point to is the caller's: `ops::kernel` takes them from regions that it has borrowed.
-        let launched = unsafe {
-            result::launch_kernel(
-                function.0,
-                (x, y, z),
-                (grid.threads, 1, 1),
-                grid.shared_bytes,
-                queue.stream.cu_stream(),
-                &mut arguments,
-            )
-        };
+        let (may_overlap, stream) = (queue.context.may_overlap, queue.stream.cu_stream());
+        // SAFETY: a kernel's one parameter is a struct laid out as `P`. What the addresses in it point to is the caller's:
+        // `ops::kernel` takes them from regions that it has borrowed.
+        let launched = unsafe { function.launch(grid, params, may_overlap, stream) };
         if let Err(error) = launched {
             if is_fatal(error) {
                 return Err(queue.failed("launching a kernel", error));

@@ -1,7 +1,6 @@
 //! From a GPU's number to its context with all kernels loaded, or the reason why not.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use cudarc::driver::result::{self, DriverError};
@@ -9,6 +8,7 @@ use cudarc::driver::{CudaContext, sys};
 use thiserror::Error;
 
 use super::kernels::{COMPILER, MISSING, MODULES, Module};
+use super::launch::Kernel;
 use super::staging::Staging;
 use super::{Lost, lock};
 
@@ -104,15 +104,6 @@ fn failed(what: &'static str) -> impl Fn(DriverError) -> CudaUnavailable {
     move |error| CudaUnavailable::Driver { what, cause: describe(error) }
 }
 
-/// A kernel's handle.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Kernel(pub(super) sys::CUfunction);
-
-// SAFETY: the handle is a number to the driver, whose functions may be called from any thread; its module is never unloaded.
-unsafe impl Send for Kernel {}
-// SAFETY: as above; nothing is written through it.
-unsafe impl Sync for Kernel {}
-
 /// A GPU as this process uses it: one context, all kernels. Made when first asked for and kept.
 pub(super) struct Context {
     /// Such as `cuda:0`.
@@ -126,6 +117,8 @@ pub(super) struct Context {
     pub lost: OnceLock<Lost>,
     /// Whether each launch is waited for, so that a failure names its kernel: `WORKER_ORCD_SYNC=1`.
     pub synchronous: bool,
+    /// Whether a kernel may start while the one before it ends, where the GPU can: not with `WORKER_ORCD_OVERLAP=0`.
+    pub may_overlap: bool,
 }
 
 static CONTEXTS: Mutex<BTreeMap<usize, Arc<Context>>> = Mutex::new(BTreeMap::new());
@@ -219,6 +212,7 @@ pub(super) fn open(ordinal: usize) -> Result<Arc<Context>, CudaUnavailable> {
         staging: Mutex::new(None),
         lost: OnceLock::new(),
         synchronous: std::env::var_os("WORKER_ORCD_SYNC").is_some_and(|value| value == "1"),
+        may_overlap: std::env::var_os("WORKER_ORCD_OVERLAP").is_none_or(|value| value != "0"),
     });
     contexts.insert(ordinal, Arc::clone(&context));
     Ok(context)
@@ -245,32 +239,11 @@ fn load(
     let handle =
         unsafe { result::module::load_data(module.image.as_ptr().cast()) }.map_err(refused(module.name))?;
     for &kernel in module.kernels {
-        // The build script takes names from the source; none holds a zero byte.
-        let symbol = CString::new(kernel).unwrap_or_default();
         // SAFETY: the module was loaded above and stays.
-        let function = unsafe { result::module::get_function(handle, symbol) }.map_err(refused(kernel))?;
-        allow_shared(function, most_shared).map_err(refused(kernel))?;
-        kernels.insert(kernel, Kernel(function));
+        let found = unsafe { Kernel::find(handle, kernel, most_shared) }.map_err(refused(kernel))?;
+        kernels.insert(kernel, found);
     }
     Ok(())
-}
-
-/// Lets a kernel's launches ask for all shared memory that its own leaves of a block's.
-fn allow_shared(function: sys::CUfunction, most_shared: i32) -> Result<(), DriverError> {
-    use sys::CUfunction_attribute_enum as Is;
-    // SAFETY: the function belongs to a loaded module.
-    let own = unsafe {
-        result::function::get_function_attribute(function, Is::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)
-    }?;
-    let rest = most_shared - own;
-    // SAFETY: as above.
-    unsafe {
-        result::function::set_function_attribute(
-            function,
-            Is::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-            rest,
-        )
-    }
 }
 
 /// What helps where the driver does not take a module.

@@ -22,6 +22,8 @@ use kernels::{Call, Kernel};
 
 /// Shared memory that a block can have: what an H100 has.
 const MAX_SHARED_BYTES: u32 = 227 << 10;
+/// What kernels are told of the device's size: so few that a block has to take several parts of a small product.
+const MULTIPROCESSORS: usize = 3;
 /// Threads of a block.
 const MAX_THREADS: u32 = 1024;
 /// Blocks in x, y and z.
@@ -226,6 +228,10 @@ impl Device for EmulatorDevice {
 
 impl Launch for EmulatorDevice {
     type Graph = Infallible;
+
+    fn multiprocessors(&self) -> usize {
+        MULTIPROCESSORS
+    }
 
     fn launch<P: NoUninit>(&self, kernel: &'static str, grid: Grid, params: &P) -> Result<(), DeviceError> {
         let failed = |cause, fatal| Err(DeviceError::Kernel { device: self.name(), kernel, cause, fatal });

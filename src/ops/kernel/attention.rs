@@ -6,7 +6,7 @@ use crate::ops::{CacheLayer, HeadNorms, HeadShape, PAGE_TOKENS, RotaryTable, Row
 use crate::quant::Format;
 
 use super::params::{AnglesParams, AttendParams, CacheView, HeadCounts, RotateParams};
-use super::workspace::{ATTEND_TILE_ROWS, DECODE_ROWS, SPLIT_PAGES, Workspace};
+use super::workspace::{ATTEND_TILE_ROWS, DECODE_ROWS, Prepared, SPLIT_PAGES, Workspace};
 
 /// Threads of the kernels of this file.
 const THREADS: u32 = 256;
@@ -130,7 +130,7 @@ pub(super) fn attend<D: Launch>(
     qkv: &Rows<D>,
     heads: HeadShape,
     cache: &CacheLayer<D>,
-    workspace: &Workspace<D>,
+    workspace: &mut Workspace<D>,
     out: &mut Rows<D>,
 ) -> Result<(), DeviceError> {
     let (tiles, n_tiles) = workspace.tiles();
@@ -141,6 +141,8 @@ pub(super) fn attend<D: Launch>(
         cache: view(cache),
         out: out.values.address(),
         partials,
+        next: workspace.next_planes(false),
+        arrivals: workspace.arrivals(),
         tiles,
         heads: counts(heads, workspace.rotated_dims()),
         n_rows: n_rows as u32,
@@ -152,6 +154,7 @@ pub(super) fn attend<D: Launch>(
     };
     match prefill_kernel(cache.format, heads.head_dim) {
         Some((kernel, shared_bytes)) if n_rows > DECODE_ROWS => {
+            workspace.forget_prepared();
             device.launch(kernel, grid([n_tiles as usize, heads.q_heads, 1], shared_bytes), &params)
         }
         _ => {
@@ -160,7 +163,8 @@ pub(super) fn attend<D: Launch>(
             let blocks = [heads.kv_heads * group.div_ceil(ATTEND_HEADS), n_splits as usize, n_rows];
             let shared_bytes = decode_shared_bytes(group.min(ATTEND_HEADS), heads.head_dim);
             device.launch(kernel, grid(blocks, shared_bytes), &params)?;
-            device.launch("attend_combine", grid([heads.q_heads, n_rows, 1], 0), &params)
+            workspace.set_prepared(Prepared { rows: params.out, n_rows, norm: 0 });
+            Ok(())
         }
     }
 }

@@ -1,17 +1,23 @@
 //! Launching products: rows into planes, planes times weights.
 
 use crate::device::{DeviceError, Grid, Launch};
-use crate::ops::{Layout, Matrix, Norm, OpsError, Projection, Rows};
+use crate::ops::{Layout, Matrix, Norm, OpsError, Projection, ProjectionPart, Rows};
 
-use super::names::{STRIP_ROWS, kernels};
-use super::params::{MatmulParams, QuantizeParams};
-use super::workspace::{DECODE_ROWS, TILE_TOKENS, Workspace};
+use super::names::{DECODE_MIXED, STRIP_ROWS, kernels};
+use super::params::{Address, MatmulDecodeParams, MatmulParams, MatmulPart, Planes, QuantizeParams};
+use super::workspace::{DECODE_ROWS, Prepared, TILE_TOKENS, Workspace};
 
 /// Threads of every kernel of this file.
 const THREADS: u32 = 256;
 /// Rows and tokens of a block of the prefill kernels.
 const PREFILL_ROWS: usize = 128;
 const PREFILL_TOKENS: usize = 32;
+/// Blocks of the decode kernels that a multiprocessor runs side by side.
+const DECODE_BLOCKS: usize = 2;
+/// Matrices that a launch of the decode kernels takes.
+const DECODE_PARTS: usize = 3;
+/// Blocks of columns that a block of the kernel that makes planes takes.
+const QUANTIZE_COLUMNS: usize = 2048;
 /// Rows and tokens of a block of the kernels over the file's order.
 const BLOCKS_ROWS: usize = 8;
 const BLOCKS_TOKENS: usize = 4;
@@ -30,17 +36,25 @@ pub(super) enum Epilogue {
     Gate = 3,
 }
 
-/// Where a product goes: columns `first..` of rows of floats.
+/// What a product reads: rows in planes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Target {
-    pub address: u64,
-    pub stride: usize,
-    pub epilogue: Epilogue,
+pub(super) struct Input {
+    planes: Planes,
+    n_tokens: usize,
+    /// Of the norm, where there is one.
+    eps: f32,
 }
 
-impl Target {
-    pub(super) fn new<D: Launch>(rows: &mut Rows<D>, first_column: usize, epilogue: Epilogue) -> Self {
-        Self { address: rows.values.address() + 4 * first_column as u64, stride: rows.stride(), epilogue }
+/// What else becomes of finished rows: planes for the operation that reads them next, times the weights of a norm (0 for
+/// none).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Next {
+    norm: Address,
+}
+
+impl Next {
+    pub(super) fn new<D: Launch>(norm: Option<&Norm<D>>) -> Self {
+        Self { norm: norm.map_or(0, |norm| norm.weight.address()) }
     }
 }
 
@@ -48,83 +62,161 @@ fn grid(x: usize, y: usize) -> Grid {
     Grid { blocks: [x as u32, y as u32, 1], threads: THREADS, shared_bytes: 0 }
 }
 
-/// Turns rows of `x` into the workspace's planes, normalised where there is a norm.
-pub(super) fn quantize<D: Launch>(
+/// Rows of `x` in planes, times the weights of a norm where there is one: those that the operation before has left there,
+/// or made now.
+pub(super) fn input<D: Launch>(
     device: &D,
     x: &Rows<D>,
     rows: std::ops::Range<usize>,
     norm: Option<&Norm<D>>,
-    workspace: &Workspace<D>,
-) -> Result<(), DeviceError> {
+    workspace: &mut Workspace<D>,
+) -> Result<Input, DeviceError> {
+    let n_tokens = rows.len();
+    let wanted = Prepared {
+        rows: x.values.address() + 4 * (rows.start * x.stride()) as u64,
+        n_rows: n_tokens,
+        norm: Next::new(norm).norm,
+    };
+    let eps = norm.map_or(0.0, |norm| norm.eps);
+    if workspace.take_prepared(wanted) {
+        return Ok(Input { planes: workspace.planes(norm.is_some()), n_tokens, eps });
+    }
+    let planes = workspace.renew_planes(norm.is_some());
     let params = QuantizeParams {
         x: x.values.address(),
-        norm: norm.map_or(0, |norm| norm.weight.address()),
-        planes: workspace.planes(),
+        norm: wanted.norm,
+        planes,
         first_row: rows.start as u32,
-        n_rows: rows.len() as u32,
+        n_rows: n_tokens as u32,
         n_columns: x.width as u32,
         stride: x.stride() as u32,
-        eps: norm.map_or(0.0, |norm| norm.eps),
-        unused: 0,
     };
-    device.launch("quantize", grid(rows.len().next_multiple_of(TILE_TOKENS), 1), &params)
+    let grid = grid(x.width.div_ceil(QUANTIZE_COLUMNS), n_tokens.next_multiple_of(TILE_TOKENS));
+    device.launch("quantize", grid, &params)?;
+    Ok(Input { planes, n_tokens, eps })
 }
 
-/// One half of a matrix of gate and up, or a whole matrix: its first byte and its rows.
-#[derive(Debug, Clone, Copy)]
-struct Part {
-    address: u64,
+/// A matrix, or one half of a matrix of gate and up.
+#[derive(Debug)]
+struct Part<'a, D: Launch> {
+    matrix: &'a Matrix<D>,
+    weights: Address,
+    bias: Address,
     n_rows: usize,
 }
 
-/// The two halves of a fused `[gate | up]`, or two matrices of one format and layout.
-fn gate_and_up<D: Launch>(gate_up: &Projection<D>) -> Option<[Part; 2]> {
-    let whole = |matrix: &Matrix<D>| Part { address: matrix.blocks.address(), n_rows: matrix.shape.n_rows };
-    match gate_up.parts.as_slice() {
-        [both] => {
-            let matrix = &both.matrix;
-            let n_rows = matrix.shape.n_rows / 2;
-            let row_bytes = matrix.blocks.region().bytes() / matrix.shape.n_rows.max(1) as u64;
-            let divides = matrix.layout == Layout::Blocks || n_rows.is_multiple_of(STRIP_ROWS);
-            let first = Part { address: matrix.blocks.address(), n_rows };
-            divides.then(|| [first, Part { address: first.address + n_rows as u64 * row_bytes, n_rows }])
+impl<'a, D: Launch> Part<'a, D> {
+    fn whole(part: &'a ProjectionPart<D>) -> Self {
+        let ProjectionPart { matrix, bias } = part;
+        let bias = bias.as_ref().map_or(0, |bias| bias.address());
+        Self { matrix, weights: matrix.blocks.address(), bias, n_rows: matrix.shape.n_rows }
+    }
+
+    /// The two halves of a fused `[gate | up]`, or two matrices.
+    fn gate_and_up(gate_up: &'a Projection<D>) -> Option<[Self; 2]> {
+        match gate_up.parts.as_slice() {
+            [both] => {
+                let Self { matrix, weights, bias, n_rows: all } = Self::whole(both);
+                let n_rows = all / 2;
+                let row_bytes = matrix.blocks.region().bytes() / all.max(1) as u64;
+                let divides = matrix.layout == Layout::Blocks || n_rows.is_multiple_of(STRIP_ROWS);
+                let half = |index: u64| {
+                    let weights = weights + index * n_rows as u64 * row_bytes;
+                    Self { matrix, weights, bias, n_rows }
+                };
+                divides.then(|| [half(0), half(1)])
+            }
+            [gate, up] => Some([Self::whole(gate), Self::whole(up)]),
+            _ => None,
         }
-        [gate, up] => {
-            let same = gate.matrix.shape == up.matrix.shape && gate.matrix.layout == up.matrix.layout;
-            same.then(|| [whole(&gate.matrix), whole(&up.matrix)])
-        }
-        _ => None,
+    }
+
+    /// Whether a launch can take both, one after the other in each of its blocks.
+    fn is_of_a_kind_with(&self, other: &Self) -> bool {
+        self.matrix.shape.format == other.matrix.shape.format && self.matrix.layout == other.matrix.layout
     }
 }
 
-/// Multiplies the planes with a matrix, or with two of its kind for [`Epilogue::Swiglu`].
+/// Multiplies rows with matrices in one launch of a decode kernel: side by side along the columns of `out`, or gate and up
+/// for [`Epilogue::Swiglu`]. `false` where the kernels do not take so many rows or such matrices.
+fn decode<D: Launch>(
+    device: &D,
+    input: Input,
+    parts: &[Part<'_, D>],
+    epilogue: Epilogue,
+    next: Option<Next>,
+    workspace: &mut Workspace<D>,
+    out: &mut Rows<D>,
+) -> Result<bool, DeviceError> {
+    let [first, ..] = parts else { return Ok(false) };
+    let in_tiles = parts.iter().all(|part| part.matrix.layout == Layout::Tiles);
+    if input.n_tokens > DECODE_ROWS || parts.len() > DECODE_PARTS || !in_tiles {
+        return Ok(false);
+    }
+    let mut params = MatmulDecodeParams {
+        planes: input.planes,
+        out: out.values.address(),
+        n_columns: first.matrix.shape.n_cols as u32,
+        n_tokens: input.n_tokens as u32,
+        stride: out.stride() as u32,
+        epilogue: epilogue as u32,
+        eps: input.eps,
+        ..MatmulDecodeParams::default()
+    };
+    for (of_kernel, part) in params.parts.iter_mut().zip(parts) {
+        let first_row = if epilogue == Epilogue::Swiglu { 0 } else { params.n_rows };
+        let end_row = first_row + part.n_rows as u32;
+        let format = part.matrix.shape.format.row().ggml_id;
+        *of_kernel =
+            MatmulPart { weights: part.weights, bias: part.bias, first_row, end_row, format, unused: 0 };
+        params.n_rows = end_row;
+    }
+    if let Some(next) = next {
+        params.next = workspace.next_planes(next.norm != 0);
+        (params.next_norm, params.arrivals) = (next.norm, workspace.arrivals());
+    }
+    let kernel = match &kernels(first.matrix.shape.format).tiles {
+        Some(tiles) if parts.iter().all(|part| part.is_of_a_kind_with(first)) => tiles.decode,
+        _ => DECODE_MIXED,
+    };
+    // As many blocks as run at a time, each with as many strips as the others.
+    let n_strips = params.n_rows as usize / STRIP_ROWS;
+    let turns = n_strips.div_ceil(DECODE_BLOCKS * device.multiprocessors());
+    device.launch(kernel, grid(n_strips.div_ceil(turns.max(1)), 1), &params)?;
+    match next {
+        Some(Next { norm }) => {
+            workspace.set_prepared(Prepared { rows: params.out, n_rows: input.n_tokens, norm });
+        }
+        None => workspace.forget_prepared(),
+    }
+    Ok(true)
+}
+
+/// Multiplies rows with a matrix, or with two of its kind for [`Epilogue::Swiglu`], into columns `first_column..` of `out`.
 fn multiply<D: Launch>(
     device: &D,
-    matrix: &Matrix<D>,
-    parts: [Part; 2],
-    bias: u64,
-    n_tokens: usize,
-    workspace: &Workspace<D>,
-    target: Target,
+    input: Input,
+    parts: [&Part<'_, D>; 2],
+    epilogue: Epilogue,
+    out: &mut Rows<D>,
+    first_column: usize,
 ) -> Result<(), DeviceError> {
-    let n_rows = parts[0].n_rows;
+    let Part { matrix, bias, n_rows, .. } = *parts[0];
+    let n_tokens = input.n_tokens;
     let params = MatmulParams {
-        weights: parts.map(|part| part.address),
-        planes: workspace.planes(),
+        weights: parts.map(|part| part.weights),
+        planes: input.planes,
         bias,
-        out: target.address,
+        out: out.values.address() + 4 * first_column as u64,
         n_rows: n_rows as u32,
         n_columns: matrix.shape.n_cols as u32,
         n_tokens: n_tokens as u32,
-        stride: target.stride as u32,
-        epilogue: target.epilogue as u32,
-        unused: 0,
+        stride: out.stride() as u32,
+        epilogue: epilogue as u32,
+        eps: input.eps,
     };
     let kernels = kernels(matrix.shape.format);
     let (kernel, grid) = match (&kernels.tiles, matrix.layout) {
-        (Some(tiles), Layout::Tiles) if n_tokens <= DECODE_ROWS => {
-            (tiles.decode, grid(n_rows / STRIP_ROWS, n_tokens.div_ceil(DECODE_ROWS)))
-        }
         (Some(tiles), Layout::Tiles) => {
             (tiles.prefill, grid(n_rows.div_ceil(PREFILL_ROWS), n_tokens.div_ceil(PREFILL_TOKENS)))
         }
@@ -133,48 +225,52 @@ fn multiply<D: Launch>(
     device.launch(kernel, grid, &params)
 }
 
-/// `out[..][first..] = projection · planes`, part after part along the columns of `out`.
+/// `out[..] = projection · input`, part after part along the columns of `out`.
 pub(super) fn project<D: Launch>(
     device: &D,
+    input: Input,
     projection: &Projection<D>,
-    n_tokens: usize,
     epilogue: Epilogue,
-    workspace: &Workspace<D>,
+    next: Option<Next>,
+    workspace: &mut Workspace<D>,
     out: &mut Rows<D>,
 ) -> Result<(), DeviceError> {
-    let mut first = 0;
-    for part in &projection.parts {
-        let matrix = &part.matrix;
-        let whole = Part { address: matrix.blocks.address(), n_rows: matrix.shape.n_rows };
-        let bias = part.bias.as_ref().map_or(0, |bias| bias.address());
-        let target = Target::new(out, first, epilogue);
-        multiply(device, matrix, [whole, whole], bias, n_tokens, workspace, target)?;
-        first += matrix.shape.n_rows;
+    let parts: Vec<_> = projection.parts.iter().map(Part::whole).collect();
+    if decode(device, input, &parts, epilogue, next, workspace, out)? {
+        return Ok(());
     }
+    let mut first = 0;
+    for part in &parts {
+        multiply(device, input, [part, part], epilogue, out, first)?;
+        first += part.n_rows;
+    }
+    workspace.forget_prepared();
     Ok(())
 }
 
-/// `h = silu(gate) · up`: in one kernel where gate and up are of a kind, else in two.
+/// `h = silu(gate) · up`: in one kernel, or in two where gate and up are not of a kind.
 pub(super) fn gate_up<D: Launch>(
     device: &D,
+    input: Input,
     gate_up: &Projection<D>,
-    n_tokens: usize,
-    workspace: &Workspace<D>,
+    next: Option<Next>,
+    workspace: &mut Workspace<D>,
     h: &mut Rows<D>,
 ) -> Result<(), OpsError> {
-    if let Some(parts) = gate_and_up(gate_up) {
-        let target = Target::new(h, 0, Epilogue::Swiglu);
-        multiply(device, &gate_up.parts[0].matrix, parts, 0, n_tokens, workspace, target)?;
-        return Ok(());
-    }
-    let [gate, up] = gate_up.parts.as_slice() else {
+    let Some(parts) = Part::gate_and_up(gate_up) else {
         let (found, expected) = (gate_up.n_rows(), h.width.next_multiple_of(STRIP_ROWS) * 2);
         return Err(OpsError::Shape { operation: "norm_gate_up", operand: "fused rows", found, expected });
     };
-    for (part, epilogue) in [(gate, Epilogue::Store), (up, Epilogue::Gate)] {
-        let whole = Part { address: part.matrix.blocks.address(), n_rows: part.matrix.shape.n_rows };
-        let target = Target::new(h, 0, epilogue);
-        multiply(device, &part.matrix, [whole, whole], 0, n_tokens, workspace, target)?;
+    if decode(device, input, &parts, Epilogue::Swiglu, next, workspace, h)? {
+        return Ok(());
     }
+    let [gate, up] = &parts;
+    if gate.is_of_a_kind_with(up) {
+        multiply(device, input, [gate, up], Epilogue::Swiglu, h, 0)?;
+    } else {
+        multiply(device, input, [gate, gate], Epilogue::Store, h, 0)?;
+        multiply(device, input, [up, up], Epilogue::Gate, h, 0)?;
+    }
+    workspace.forget_prepared();
     Ok(())
 }

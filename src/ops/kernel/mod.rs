@@ -23,11 +23,11 @@ use super::{
 };
 
 use choice::Filters;
-use matmul::Epilogue;
+use matmul::{Epilogue, Next};
 use names::{STRIP_ROWS, kernels, layout};
 use params::{EmbedParams, ReadParams, RepackParams};
-use workspace::DECODE_ROWS;
 pub use workspace::Workspace;
+use workspace::{DECODE_ROWS, PlanesInUse};
 
 /// What a recording of a pass depends on beside the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,7 +43,14 @@ struct PassShape {
 pub struct KernelOps<D: Launch> {
     device: D,
     /// Passes recorded so far; `None` where they are not to be.
-    recordings: Option<Mutex<HashMap<PassShape, D::Graph>>>,
+    recordings: Option<Mutex<HashMap<PassShape, Recording<D>>>>,
+}
+
+/// A recorded pass, and what it leaves in the workspace.
+#[derive(Debug)]
+struct Recording<D: Launch> {
+    graph: D::Graph,
+    in_use: PlanesInUse,
 }
 
 impl<D: Launch> KernelOps<D> {
@@ -66,17 +73,20 @@ impl<D: Launch> KernelOps<D> {
     fn replay<E: From<DeviceError>>(
         &self,
         shape: PassShape,
-        launches: impl FnMut() -> Result<(), E>,
+        workspace: &mut Workspace<D>,
+        mut launches: impl FnMut(&mut Workspace<D>) -> Result<(), E>,
     ) -> Result<bool, E> {
         let Some(recordings) = &self.recordings else { return Ok(false) };
         let mut recordings = recordings.lock().unwrap_or_else(PoisonError::into_inner);
-        match recordings.entry(shape) {
-            Entry::Occupied(known) => self.device.replay(known.get())?,
+        let recording = match recordings.entry(shape) {
+            Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
-                let Some(graph) = self.device.record(launches)? else { return Ok(false) };
-                self.device.replay(new.insert(graph))?;
+                let Some(graph) = self.device.record(|| launches(workspace))? else { return Ok(false) };
+                new.insert(Recording { graph, in_use: workspace.in_use() })
             }
-        }
+        };
+        self.device.replay(&recording.graph)?;
+        workspace.set_in_use(recording.in_use);
         Ok(true)
     }
 }
@@ -168,14 +178,14 @@ impl<D: Launch> Ops for KernelOps<D> {
             n_logits: pass.n_logits,
             choices: Filters::of(pass.choices),
         };
-        let mut launches = || {
+        let mut launches = |workspace: &mut Workspace<D>| {
             attention::angles(&self.device, pass.n_rows(), rotary, workspace)?;
             operations(workspace)
         };
-        if shape.n_rows <= DECODE_ROWS && self.replay(shape, &mut launches)? {
+        if shape.n_rows <= DECODE_ROWS && self.replay(shape, workspace, &mut launches)? {
             return Ok(());
         }
-        launches()
+        launches(workspace)
     }
 
     fn synchronize(&self) -> Result<(), OpsError> {
@@ -243,6 +253,7 @@ impl<D: Launch> Ops for KernelOps<D> {
             _ => kernels.embed,
         };
         let grid = Grid { blocks: [pass.n_rows() as u32, 1, 1], threads: 256, shared_bytes: 0 };
+        workspace.forget_prepared();
         Ok(self.device.launch(kernel, grid, &params)?)
     }
 
@@ -259,9 +270,8 @@ impl<D: Launch> Ops for KernelOps<D> {
         expect("norm_project", "outputs", out.width, projection.n_rows())?;
         expect_room("norm_project", x, rows.end)?;
         expect_room("norm_project", out, rows.len())?;
-        let n_rows = rows.len();
-        matmul::quantize(&self.device, x, rows, Some(norm), workspace)?;
-        Ok(matmul::project(&self.device, projection, n_rows, Epilogue::Store, workspace, out)?)
+        let input = matmul::input(&self.device, x, rows, Some(norm), workspace)?;
+        Ok(matmul::project(&self.device, input, projection, Epilogue::Store, None, workspace, out)?)
     }
 
     fn rotate_and_append(
@@ -299,6 +309,7 @@ impl<D: Launch> Ops for KernelOps<D> {
         a: &Rows<D>,
         n_rows: usize,
         projection: &Projection<D>,
+        next_norm: Option<&Norm<D>>,
         workspace: &mut Workspace<D>,
         x: &mut Rows<D>,
     ) -> Result<(), OpsError> {
@@ -306,8 +317,9 @@ impl<D: Launch> Ops for KernelOps<D> {
         expect("project", "outputs", x.width, projection.n_rows())?;
         expect_room("project", a, n_rows)?;
         expect_room("project", x, n_rows)?;
-        matmul::quantize(&self.device, a, 0..n_rows, None, workspace)?;
-        Ok(matmul::project(&self.device, projection, n_rows, Epilogue::Add, workspace, x)?)
+        let input = matmul::input(&self.device, a, 0..n_rows, None, workspace)?;
+        let next = next_norm.map(|norm| Next::new(Some(norm)));
+        Ok(matmul::project(&self.device, input, projection, Epilogue::Add, next, workspace, x)?)
     }
 
     fn norm_gate_up(
@@ -323,7 +335,7 @@ impl<D: Launch> Ops for KernelOps<D> {
         expect("norm_gate_up", "outputs", 2 * h.width, gate_up.n_rows())?;
         expect_room("norm_gate_up", x, n_rows)?;
         expect_room("norm_gate_up", h, n_rows)?;
-        matmul::quantize(&self.device, x, 0..n_rows, Some(norm), workspace)?;
-        matmul::gate_up(&self.device, gate_up, n_rows, workspace, h)
+        let input = matmul::input(&self.device, x, 0..n_rows, Some(norm), workspace)?;
+        matmul::gate_up(&self.device, input, gate_up, Some(Next::new::<D>(None)), workspace, h)
     }
 }

@@ -6,6 +6,9 @@ use crate::quant::Format;
 /// Rows of a tile.
 pub(super) const STRIP_ROWS: usize = 16;
 
+/// The decode kernel for matrices of several formats, all in tiles.
+pub(super) const DECODE_MIXED: &str = "matmul_decode_mixed";
+
 /// The kernels of a format's tiles.
 #[derive(Debug)]
 pub(super) struct TileKernels {

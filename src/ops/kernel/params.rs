@@ -1,6 +1,6 @@
 //! The kernels' parameter structs, as `kernels/include/params.cuh` has them: addresses, then 32-bit numbers.
 
-use bytemuck::NoUninit;
+use bytemuck::{Pod, Zeroable};
 
 /// An address on the device; 0 for none.
 pub(crate) type Address = u64;
@@ -10,7 +10,7 @@ macro_rules! params {
     ($($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* $(,)? })*) => {
         $(
             $(#[$doc])*
-            #[derive(Debug, Clone, Copy, Default, NoUninit)]
+            #[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
             #[repr(C)]
             pub(crate) struct $name { $(pub $field: $type),* }
         )*
@@ -36,16 +36,22 @@ params! {
     /// `embed_*`.
     EmbedParams { tables: PassTables, table: Address, x: Address, n_rows: u32, n_columns: u32, stride: u32, unused: u32 }
     /// Rows of 16-bit fixed point.
-    Planes { codes: Address, scales: Address, sums: Address }
+    Planes { codes: Address, scales: Address, sums: Address, squares: Address }
     /// `quantize`.
     QuantizeParams {
         x: Address, norm: Address, planes: Planes, first_row: u32, n_rows: u32, n_columns: u32, stride: u32,
-        eps: f32, unused: u32,
     }
-    /// `matmul_*`.
+    /// `matmul_prefill_*`, `matmul_blocks_*`.
     MatmulParams {
         weights: [Address; 2], planes: Planes, bias: Address, out: Address, n_rows: u32, n_columns: u32,
-        n_tokens: u32, stride: u32, epilogue: u32, unused: u32,
+        n_tokens: u32, stride: u32, epilogue: u32, eps: f32,
+    }
+    /// A matrix in tiles, and where its outputs stand.
+    MatmulPart { weights: Address, bias: Address, first_row: u32, end_row: u32, format: u32, unused: u32 }
+    /// `matmul_decode_*`.
+    MatmulDecodeParams {
+        parts: [MatmulPart; 3], planes: Planes, next: Planes, next_norm: Address, arrivals: Address, out: Address,
+        n_rows: u32, n_columns: u32, n_tokens: u32, stride: u32, epilogue: u32, eps: f32,
     }
     /// `repack_*`, `unpack_*`.
     RepackParams { from: Address, into: Address, n_rows: u32, n_columns: u32 }
@@ -60,8 +66,8 @@ params! {
     }
     /// `attend_*`.
     AttendParams {
-        tables: PassTables, qkv: Address, cache: CacheView, out: Address, partials: Address, tiles: Address,
-        heads: HeadCounts, n_rows: u32, n_tiles: u32, n_splits: u32, stride: u32, out_stride: u32, scale: f32,
+        tables: PassTables, qkv: Address, cache: CacheView, out: Address, partials: Address, next: Planes,
+        arrivals: Address, tiles: Address, heads: HeadCounts, n_rows: u32, n_tiles: u32, n_splits: u32, stride: u32, out_stride: u32, scale: f32,
     }
     /// `read`.
     ReadParams { from: Address, into: Address, n_vectors: u64 }

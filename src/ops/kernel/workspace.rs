@@ -27,11 +27,37 @@ pub(super) const ATTEND_TILE_ROWS: usize = 32;
 struct Sizes {
     tables: usize,
     angles: usize,
+    /// Of all rows, and of those that the decode kernels take.
+    planes: [PlaneSizes; 2],
+    partials: usize,
+    choice: usize,
+    arrivals: usize,
+}
+
+/// Lengths of the parts of planes, in bytes.
+#[derive(Debug, Clone, Copy)]
+struct PlaneSizes {
     codes: usize,
     scales: usize,
     sums: usize,
-    partials: usize,
-    choice: usize,
+    squares: usize,
+}
+
+impl PlaneSizes {
+    fn new(rows: usize, width: usize) -> Self {
+        let rows = rows.saturating_add(TILE_TOKENS - 1) / TILE_TOKENS * TILE_TOKENS;
+        let (units, blocks) = (width.div_ceil(UNIT_COLUMNS), width.div_ceil(BLOCK_COLUMNS));
+        let of_row = |bytes: usize| rows.saturating_mul(bytes);
+        Self {
+            codes: of_row(2 * UNIT_COLUMNS * units),
+            scales: of_row(4 * blocks),
+            sums: of_row(24 * blocks),
+            squares: of_row(4 * blocks),
+        }
+    }
+    fn all(self) -> [usize; 4] {
+        [self.codes, self.scales, self.sums, self.squares]
+    }
 }
 
 /// Columns of the tables with a number for each row.
@@ -54,23 +80,22 @@ impl Sizes {
     /// Saturates: a context beyond all memory is refused by the plan.
     fn new(config: &ModelConfig, limits: PassLimits) -> Self {
         let widest = config.hidden_dim.max(config.q_dim()).max(config.ffn_dim);
-        let (units, blocks) = (widest.div_ceil(UNIT_COLUMNS), widest.div_ceil(BLOCK_COLUMNS));
-        let rows = limits.rows.saturating_add(TILE_TOKENS - 1) / TILE_TOKENS * TILE_TOKENS;
         let decode_rows = limits.rows.min(DECODE_ROWS);
         let splits = limits.context.div_ceil(SPLIT_TOKENS).saturating_mul(config.num_q_heads);
         let of = |count: usize, bytes: usize| count.saturating_mul(bytes);
         Self {
             tables: of(table_words(limits), 4),
             angles: of(limits.rows, 4 * config.rope.rotated_dims),
-            codes: of(rows, 2 * UNIT_COLUMNS * units),
-            scales: of(rows, 4 * blocks),
-            sums: of(rows, 24 * blocks),
+            planes: [limits.rows, decode_rows].map(|rows| PlaneSizes::new(rows, widest)),
             partials: of(of(decode_rows, splits), 4 * (config.head_dim + 2)),
             choice: choice::scratch_bytes(limits.rows, config.vocab_size),
+            arrivals: of(decode_rows, 4 * widest.div_ceil(BLOCK_COLUMNS)),
         }
     }
-    fn all(self) -> [usize; 7] {
-        [self.tables, self.angles, self.codes, self.scales, self.sums, self.partials, self.choice]
+    fn all(self) -> impl Iterator<Item = usize> {
+        let [first, second] = self.planes.map(PlaneSizes::all);
+        let others = [self.tables, self.angles, self.partials, self.choice, self.arrivals];
+        others.into_iter().chain(first).chain(second)
     }
 }
 
@@ -84,10 +109,35 @@ pub(super) struct ChoiceTables {
 
 /// Bytes of a workspace for passes within `limits`.
 pub(super) fn bytes(config: &ModelConfig, limits: PassLimits) -> u64 {
-    let sizes = Sizes::new(config, limits).all();
-    sizes.iter().fold(0_u64, |sum, &size| {
+    Sizes::new(config, limits).all().fold(0_u64, |sum, size| {
         sum.saturating_add((size as u64).checked_next_multiple_of(REGION_ALIGNMENT).unwrap_or(u64::MAX))
     })
+}
+
+/// Rows that stand in planes, as the operation that wrote them left them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Prepared {
+    /// Address of the first row.
+    pub rows: Address,
+    pub n_rows: usize,
+    /// Address of the weights of the norm; 0 for none.
+    pub norm: Address,
+}
+
+/// Which planes are in use, and what stands in them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct PlanesInUse {
+    index: usize,
+    prepared: Option<Prepared>,
+}
+
+/// Room for rows in planes.
+#[derive(Debug)]
+struct PlaneBuffers<D: Device> {
+    codes: Buffer<D, u8>,
+    scales: Buffer<D, f32>,
+    sums: Buffer<D, u32>,
+    squares: Buffer<D, f32>,
 }
 
 /// The workspace, divided.
@@ -95,11 +145,13 @@ pub(super) fn bytes(config: &ModelConfig, limits: PassLimits) -> u64 {
 pub struct Workspace<D: Device> {
     tables: Buffer<D, u32>,
     angles: Buffer<D, f32>,
-    codes: Buffer<D, u8>,
-    scales: Buffer<D, f32>,
-    sums: Buffer<D, u32>,
+    /// An operation reads the ones and may write the others.
+    planes: [PlaneBuffers<D>; 2],
+    in_use: PlanesInUse,
     partials: Buffer<D, f32>,
     choice: Buffer<D, u64>,
+    /// Counters, all 0 between kernels.
+    arrivals: Buffer<D, u32>,
     /// Rows that there is room for.
     rows: usize,
     /// Rows of the present pass: the length of a column of its tables.
@@ -121,14 +173,25 @@ impl<D: Device> Workspace<D> {
     ) -> Result<Self, DeviceError> {
         let sizes = Sizes::new(config, limits);
         let mut part = |bytes: usize| region.split_off(bytes as u64);
+        let mut planes = |sizes: PlaneSizes| {
+            Ok::<_, DeviceError>(PlaneBuffers {
+                codes: part(sizes.codes)?.typed(),
+                scales: part(sizes.scales)?.typed(),
+                sums: part(sizes.sums)?.typed(),
+                squares: part(sizes.squares)?.typed(),
+            })
+        };
+        let planes = [planes(sizes.planes[0])?, planes(sizes.planes[1])?];
+        let mut arrivals: Buffer<D, u32> = part(sizes.arrivals)?.typed();
+        arrivals.upload(&vec![0; arrivals.len()], 0)?;
         Ok(Self {
             tables: part(sizes.tables)?.typed(),
             angles: part(sizes.angles)?.typed(),
-            codes: part(sizes.codes)?.typed(),
-            scales: part(sizes.scales)?.typed(),
-            sums: part(sizes.sums)?.typed(),
+            planes,
+            in_use: PlanesInUse::default(),
             partials: part(sizes.partials)?.typed(),
             choice: part(sizes.choice)?.typed(),
+            arrivals,
             rows: limits.rows,
             pass_rows: 0,
             pass_choices: 0,
@@ -142,6 +205,7 @@ impl<D: Device> Workspace<D> {
     /// so far, and its parameters; then pages and recent tokens. Where a part begins depends on the number of rows and
     /// choices alone, so a recording for so many stays valid. `pass` has at most as many rows as the workspace.
     pub(super) fn begin(&mut self, pass: &Pass<'_>) -> Result<(), OpsError> {
+        self.in_use = PlanesInUse::default();
         let (rows, n_choices) = (pass.n_rows(), pass.choices.len());
         let mut tables = vec![0_u32; choices_at(rows) + n_choices * choice::TABLE_WORDS];
         let mut tiles = Vec::new();
@@ -218,9 +282,51 @@ impl<D: Device> Workspace<D> {
     pub(super) fn n_splits(&self) -> usize {
         self.n_splits
     }
-    /// Where rows of activations go in planes.
-    pub(super) fn planes(&self) -> Planes {
-        Planes { codes: self.codes.address(), scales: self.scales.address(), sums: self.sums.address() }
+    fn planes_at(&self, index: usize, is_normed: bool) -> Planes {
+        let PlaneBuffers { codes, scales, sums, squares } = &self.planes[index];
+        Planes {
+            codes: codes.address(),
+            scales: scales.address(),
+            sums: sums.address(),
+            squares: if is_normed { squares.address() } else { 0 },
+        }
+    }
+    /// The planes that the next product reads.
+    pub(super) fn planes(&self, is_normed: bool) -> Planes {
+        self.planes_at(self.in_use.index, is_normed)
+    }
+    /// Whether these rows stand in planes already. What stood there counts as used.
+    pub(super) fn take_prepared(&mut self, rows: Prepared) -> bool {
+        self.in_use.prepared.take() == Some(rows)
+    }
+    /// Planes for any number of rows, which the next product reads; what is prepared is lost.
+    pub(super) fn renew_planes(&mut self, is_normed: bool) -> Planes {
+        self.in_use = PlanesInUse::default();
+        self.planes(is_normed)
+    }
+    /// Planes for an operation on up to [`DECODE_ROWS`] rows to leave its results in while it reads others.
+    pub(super) fn next_planes(&self, is_normed: bool) -> Planes {
+        self.planes_at(1 - self.in_use.index, is_normed)
+    }
+    /// An operation has left these rows in [`Workspace::next_planes`].
+    pub(super) fn set_prepared(&mut self, rows: Prepared) {
+        self.in_use = PlanesInUse { index: 1 - self.in_use.index, prepared: Some(rows) };
+    }
+    /// An operation has written rows that it left nowhere else.
+    pub(super) fn forget_prepared(&mut self) {
+        self.in_use.prepared = None;
+    }
+    /// What a recording leaves behind when it has run.
+    pub(super) fn in_use(&self) -> PlanesInUse {
+        self.in_use
+    }
+    /// A recording has run that left this behind.
+    pub(super) fn set_in_use(&mut self, in_use: PlanesInUse) {
+        self.in_use = in_use;
+    }
+    /// Counters for each 256 columns of up to [`DECODE_ROWS`] rows.
+    pub(super) fn arrivals(&self) -> Address {
+        self.arrivals.address()
     }
     /// Dimensions of a head that are turned.
     pub(super) fn rotated_dims(&self) -> usize {

@@ -16,7 +16,7 @@ use super::unpack::{Sink, Unpack};
 /// Most weight rows that a thread takes at a time, and the least.
 const PANEL_ROWS: std::ops::RangeInclusive<usize> = 16..=64;
 /// Floats of unpacked weights that stay in a core's second-level cache, beside the activations that pass through.
-const PANEL_FLOATS: usize = 192 << 10;
+pub(super) const PANEL_FLOATS: usize = 192 << 10;
 /// Columns after which the tile's sums go to memory, so that its tokens stay in the first-level cache.
 const PANEL_COLUMNS: usize = 64 * LANES;
 /// Tokens up to which weights are not unpacked into a panel.
@@ -47,10 +47,29 @@ pub(super) struct Product<'a> {
     pub n_cols: usize,
     /// The matrix, as it lies in the file.
     pub blocks: &'a [u8],
+}
+
+/// Where a product goes: row r of the matrix to column r of each token.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    pub out: SharedColumns<'a>,
     /// Added to each row's result.
     pub bias: Option<&'a [f32]>,
     /// Whether results are added to what `out` holds.
     pub accumulate: bool,
+}
+
+impl Target<'_> {
+    /// Writes one result.
+    #[inline(always)]
+    pub(super) fn finish(&self, row: usize, token: usize, sum: f32) {
+        let sum = self.bias.map_or(sum, |bias| sum + bias[row]);
+        if self.accumulate {
+            self.out.add(token, row, sum);
+        } else {
+            self.out.set(token, row, sum);
+        }
+    }
 }
 
 impl Product<'_> {
@@ -61,13 +80,13 @@ impl Product<'_> {
     }
 }
 
-/// Runs a product on all workers. `out` takes column r of token t.
+/// Runs a product on all workers.
 pub(super) fn matmul<B: Unpack>(
     workers: &Workers,
     set: InstructionSet,
     product: Product<'_>,
     scratch: &mut [f32],
-    out: SharedColumns<'_>,
+    target: Target<'_>,
 ) {
     let Some(blocks) = blocks_of::<B>(product.blocks) else { return };
     let blocks_per_row = product.n_cols / B::ELEMENTS;
@@ -81,7 +100,7 @@ pub(super) fn matmul<B: Unpack>(
             }
             let n_rows = panel_rows.min(product.n_rows - first);
             let blocks = &blocks[first * blocks_per_row..(first + n_rows) * blocks_per_row];
-            let panel = Panel { product: &product, first, n_rows, out };
+            let panel = Panel { product: &product, first, n_rows, target };
             if B::IN_REGISTERS && product.n_tokens <= FEW_TOKENS {
                 set.run(FewTokens { panel, blocks });
             } else {
@@ -104,7 +123,7 @@ struct Panel<'a> {
     /// The first row's number in the matrix.
     first: usize,
     n_rows: usize,
-    out: SharedColumns<'a>,
+    target: Target<'a>,
 }
 
 impl<'a> Panel<'a> {
@@ -119,13 +138,7 @@ impl<'a> Panel<'a> {
     /// Writes one result.
     #[inline(always)]
     fn finish(&self, row: usize, token: usize, sum: f32) {
-        let row = self.first + row;
-        let sum = self.product.bias.map_or(sum, |bias| sum + bias[row]);
-        if self.product.accumulate {
-            self.out.add(token, row, sum);
-        } else {
-            self.out.set(token, row, sum);
-        }
+        self.target.finish(self.first + row, token, sum);
     }
 }
 

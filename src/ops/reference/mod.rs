@@ -1,10 +1,12 @@
 //! The operations in plain Rust on the host: the oracle for every other device, and what runs where there is no GPU.
 //!
 //! All arithmetic is f32, in sixteen lanes with one order of summation (see `simd` and `matmul`), so results do not
-//! depend on the number of threads nor on how rows are grouped into passes.
+//! depend on the number of threads nor on how rows are grouped into passes. Products may be made of integers instead, by
+//! choice ([`Arithmetic::FixedPoint`], in `fixed`).
 
 mod attention;
 mod choose;
+mod fixed;
 mod matmul;
 mod pointwise;
 mod rotary;
@@ -21,15 +23,15 @@ use crate::model::ModelConfig;
 use crate::quant::{Format, with_block};
 
 use super::{
-    CacheLayer, HeadNorms, HeadShape, Layout, Matrix, MatrixShape, Norm, Ops, OpsError, PAGE_TOKENS, Pass,
-    PassLimits, Projection, RotaryTable, Rows, Span, expect, expect_room, padded_width,
+    Arithmetic, CacheLayer, HeadNorms, HeadShape, Layout, Matrix, MatrixShape, Norm, Ops, OpsError,
+    PAGE_TOKENS, Pass, PassLimits, Projection, RotaryTable, Rows, Span, expect, expect_room, padded_width,
 };
 
 use attention::{Attend, CacheElement};
 pub use choose::choose;
 #[cfg(all(test, feature = "emulator"))]
 pub(crate) use choose::exponential;
-use matmul::Product;
+use matmul::{Product, Target};
 use pointwise::{RmsNorm, SwiGlu};
 use rotary::Turn;
 pub use simd::InstructionSet;
@@ -53,6 +55,7 @@ pub struct ReferenceOps {
     device: HostDevice,
     workers: Workers,
     set: InstructionSet,
+    arithmetic: Arithmetic,
 }
 
 impl ReferenceOps {
@@ -62,13 +65,30 @@ impl ReferenceOps {
     }
     /// The same with an instruction set of the caller's choice; one that is not there falls back to the portable one.
     pub fn with_instruction_set(n_threads: usize, set: InstructionSet) -> Result<Self, OpsError> {
-        Ok(Self { device: HostDevice, workers: Workers::new(n_threads.max(1))?, set })
+        let workers = Workers::new(n_threads.max(1))?;
+        Ok(Self { device: HostDevice, workers, set, arithmetic: Arithmetic::Single })
+    }
+    /// The same operations with products in another arithmetic. Fixed point is there for Q4_0, Q5_0, Q8_0, Q4_K, Q5_K and
+    /// Q6_K; matrices of other formats are multiplied in singles all the same.
+    #[must_use]
+    pub fn with_arithmetic(self, arithmetic: Arithmetic) -> Self {
+        Self { arithmetic, ..self }
     }
     /// Bytes of private scratch memory that passes within `limits` need on `n_threads` threads.
-    pub fn workspace_bytes_on(n_threads: usize, config: &ModelConfig, limits: PassLimits) -> u64 {
+    pub fn workspace_bytes_on(
+        n_threads: usize,
+        arithmetic: Arithmetic,
+        config: &ModelConfig,
+        limits: PassLimits,
+    ) -> u64 {
         let rows = padded_width(config.hidden_dim) + padded_width(2 * config.ffn_dim);
         let threads = n_threads.saturating_mul(thread_floats(config, limits));
-        4_u64.saturating_mul(limits.rows.saturating_mul(rows).saturating_add(threads) as u64)
+        let fixed = match arithmetic {
+            Arithmetic::Single => 0,
+            Arithmetic::FixedPoint => fixed::floats(limits.rows, widest(config)),
+        };
+        let floats = limits.rows.saturating_mul(rows).saturating_add(threads).saturating_add(fixed);
+        4_u64.saturating_mul(floats as u64)
     }
     /// How many threads work.
     pub fn n_threads(&self) -> usize {
@@ -79,31 +99,41 @@ impl ReferenceOps {
         self.set
     }
 
-    /// `out[t][offset..] = projection · x[t] (+ bias)`, or added to it. x is `[n, stride]`.
+    /// `out[t][offset..] = projection · x[t] (+ bias)`, or added to it. x is `[n, stride]`; `fixed` has room for it in
+    /// fixed point, where that is the arithmetic.
     fn product(
         &self,
         x: &[f32],
         n_tokens: usize,
         projection: &Projection<HostDevice>,
-        scratch: &mut [f32],
+        (scratch, fixed): (&mut [f32], &mut [f32]),
         out: Output<'_>,
     ) {
         let (workers, set) = (&self.workers, self.set);
+        let is_fixed = |format: Format| {
+            self.arithmetic == Arithmetic::FixedPoint && fixed::takes(format) && n_tokens > 0
+        };
+        let activations = (projection.parts.iter().any(|part| is_fixed(part.matrix.shape.format)))
+            .then(|| fixed::Activations::new(workers, set, (x, n_tokens, projection.n_cols()), fixed));
         let mut first = 0;
         for part in &projection.parts {
-            let matrix = &part.matrix;
-            let product = Product {
-                x,
-                n_tokens,
-                n_rows: matrix.shape.n_rows,
-                n_cols: matrix.shape.n_cols,
-                blocks: matrix.blocks.as_slice(),
+            let (shape, blocks) = (part.matrix.shape, part.matrix.blocks.as_slice());
+            let target = Target {
+                out: SharedColumns::new(out.rows, out.stride, first),
                 bias: part.bias.as_ref().map(Buffer::as_slice),
                 accumulate: out.accumulate,
             };
-            let columns = SharedColumns::new(out.rows, out.stride, first);
-            with_block!(matrix.shape.format, B => matmul::matmul::<B>(workers, set, product, scratch, columns));
-            first += matrix.shape.n_rows;
+            match activations {
+                Some(x) if is_fixed(shape.format) => {
+                    fixed::matmul(workers, set, fixed::Product { x, shape, blocks }, scratch, target);
+                }
+                _ => {
+                    let MatrixShape { format, n_rows, n_cols } = shape;
+                    let product = Product { x, n_tokens, n_rows, n_cols, blocks };
+                    with_block!(format, B => matmul::matmul::<B>(workers, set, product, scratch, target));
+                }
+            }
+            first += shape.n_rows;
         }
     }
 
@@ -165,9 +195,13 @@ impl ReferenceOps {
 /// f32 of scratch for one thread: a panel of the widest product, or the scores of the longest context. A context beyond
 /// all memory saturates here and is refused by the plan.
 fn thread_floats(config: &ModelConfig, limits: PassLimits) -> usize {
-    let widest = config.hidden_dim.max(config.q_dim()).max(config.ffn_dim);
     let scores = limits.context.checked_next_multiple_of(PAGE_TOKENS).unwrap_or(usize::MAX);
-    matmul::scratch_floats(widest).max(scores)
+    matmul::scratch_floats(widest(config)).max(scores)
+}
+
+/// Columns of the widest product.
+fn widest(config: &ModelConfig) -> usize {
+    config.hidden_dim.max(config.q_dim()).max(config.ffn_dim)
 }
 
 /// Scratch memory, and what the last pass chose.
@@ -179,6 +213,8 @@ pub struct Workspace {
 
 /// What scratch memory is divided into.
 struct Parts<'a> {
+    /// The input of a product in fixed point, where that is the arithmetic.
+    fixed: &'a mut [f32],
     /// One part for each thread.
     threads: &'a mut [f32],
     /// Normalised rows.
@@ -191,11 +227,16 @@ impl ReferenceOps {
     fn parts<'a>(
         &self,
         workspace: &'a mut Workspace,
+        (n_rows, n_cols): (usize, usize),
         normed: usize,
         gate_up: usize,
     ) -> Result<Parts<'a>, OpsError> {
         let all = workspace.floats.as_mut_slice();
-        let wanted = normed + gate_up + self.workers.n_threads();
+        let fixed = match self.arithmetic {
+            Arithmetic::Single => 0,
+            Arithmetic::FixedPoint => fixed::floats(n_rows, n_cols),
+        };
+        let wanted = fixed + normed + gate_up + self.workers.n_threads();
         if all.len() < wanted {
             return Err(OpsError::Shape {
                 operation: "workspace",
@@ -204,9 +245,11 @@ impl ReferenceOps {
                 expected: wanted,
             });
         }
-        let (normed, rest) = all.split_at_mut(normed);
+        // First what is read in vectors: the workspace begins at a multiple of their size.
+        let (fixed, rest) = all.split_at_mut(fixed);
+        let (normed, rest) = rest.split_at_mut(normed);
         let (gate_up, threads) = rest.split_at_mut(gate_up);
-        Ok(Parts { threads, normed, gate_up })
+        Ok(Parts { fixed, threads, normed, gate_up })
     }
 }
 
@@ -219,7 +262,7 @@ impl Ops for ReferenceOps {
     }
 
     fn workspace_bytes(&self, config: &ModelConfig, limits: PassLimits) -> u64 {
-        Self::workspace_bytes_on(self.workers.n_threads(), config, limits)
+        Self::workspace_bytes_on(self.workers.n_threads(), self.arithmetic, config, limits)
     }
 
     fn staging_bytes(&self) -> u64 {
@@ -323,11 +366,12 @@ impl Ops for ReferenceOps {
         expect_room("norm_project", x, rows.end)?;
         expect_room("norm_project", out, rows.len())?;
         let n_rows = rows.len();
-        let Parts { threads, normed, .. } = self.parts(workspace, n_rows * x.stride(), 0)?;
+        let Parts { fixed, threads, normed, .. } =
+            self.parts(workspace, (n_rows, x.width), n_rows * x.stride(), 0)?;
         self.normalize(x, rows, norm, normed);
         let stride = out.stride();
         let out = Output { rows: out.values.as_mut_slice(), stride, accumulate: false };
-        self.product(normed, n_rows, projection, threads, out);
+        self.product(normed, n_rows, projection, (threads, fixed), out);
         Ok(())
     }
 
@@ -369,7 +413,7 @@ impl Ops for ReferenceOps {
         for span in spans {
             expect_room("attend", out, span.first_row + span.n_rows)?;
         }
-        let Parts { threads, .. } = self.parts(workspace, 0, 0)?;
+        let Parts { threads, .. } = self.parts(workspace, (0, 0), 0, 0)?;
         let stride = out.stride();
         let out = SharedColumns::new(out.values.as_mut_slice(), stride, 0);
         match cache.format {
@@ -384,6 +428,7 @@ impl Ops for ReferenceOps {
         a: &Rows<HostDevice>,
         n_rows: usize,
         projection: &Projection<HostDevice>,
+        _next_norm: Option<&Norm<HostDevice>>,
         workspace: &mut Workspace,
         x: &mut Rows<HostDevice>,
     ) -> Result<(), OpsError> {
@@ -391,11 +436,11 @@ impl Ops for ReferenceOps {
         expect("project", "outputs", x.width, projection.n_rows())?;
         expect_room("project", a, n_rows)?;
         expect_room("project", x, n_rows)?;
-        let Parts { threads, .. } = self.parts(workspace, 0, 0)?;
+        let Parts { fixed, threads, .. } = self.parts(workspace, (n_rows, a.width), 0, 0)?;
         let input = &a.values.as_slice()[..n_rows * a.stride()];
         let stride = x.stride();
         let out = Output { rows: x.values.as_mut_slice(), stride, accumulate: true };
-        self.product(input, n_rows, projection, threads, out);
+        self.product(input, n_rows, projection, (threads, fixed), out);
         Ok(())
     }
 
@@ -413,11 +458,11 @@ impl Ops for ReferenceOps {
         expect("norm_gate_up", "outputs", 2 * width, gate_up.n_rows())?;
         expect_room("norm_gate_up", x, n_rows)?;
         expect_room("norm_gate_up", h, n_rows)?;
-        let Parts { threads, normed, gate_up: both } =
-            self.parts(workspace, n_rows * x.stride(), n_rows * stride)?;
+        let Parts { fixed, threads, normed, gate_up: both } =
+            self.parts(workspace, (n_rows, x.width), n_rows * x.stride(), n_rows * stride)?;
         self.normalize(x, 0..n_rows, norm, normed);
         let out = Output { rows: both, stride, accumulate: false };
-        self.product(normed, n_rows, gate_up, threads, out);
+        self.product(normed, n_rows, gate_up, (threads, fixed), out);
         let h_stride = h.stride();
         let rows = both.chunks_exact(stride).zip(h.values.as_mut_slice().chunks_exact_mut(h_stride));
         self.workers.for_each(rows, |(both, out)| {

@@ -12,6 +12,7 @@ pub(super) struct HostPlanes {
     codes: Vec<i8>,
     scales: Vec<f32>,
     sums: Vec<u8>,
+    squares: Vec<f32>,
     on_device: (Buffer<EmulatorDevice, i8>, Buffer<EmulatorDevice, f32>, Buffer<EmulatorDevice, u8>),
 }
 
@@ -22,26 +23,32 @@ impl HostPlanes {
         x: &Rows<EmulatorDevice>,
         first: usize,
         n: usize,
-        norm: Option<(&[f32], f32)>,
+        norm: Option<&[f32]>,
     ) -> Self {
         let (tiles, units, blocks) = (n.div_ceil(4), x.width.div_ceil(64), x.width.div_ceil(256));
         let codes = on_device(device, &vec![0x5a_i8; tiles * units * 512]);
         let scales = on_device(device, &vec![f32::NAN; tiles * blocks * 4]);
         let sums = on_device(device, &vec![0x5a_u8; tiles * blocks * 96]);
-        let weight = norm.map(|(weight, _)| on_device(device, weight));
+        let squares = on_device(device, &vec![f32::NAN; tiles * blocks * 4]);
+        let weight = norm.map(|weight| on_device(device, weight));
         let params = QuantizeParams {
             x: x.values.address(),
             norm: weight.as_ref().map_or(0, Buffer::address),
-            planes: Planes { codes: codes.address(), scales: scales.address(), sums: sums.address() },
+            planes: Planes {
+                codes: codes.address(),
+                scales: scales.address(),
+                sums: sums.address(),
+                squares: squares.address(),
+            },
             first_row: first as u32,
             n_rows: n as u32,
             n_columns: x.width as u32,
             stride: x.stride() as u32,
-            eps: norm.map_or(0.0, |(_, eps)| eps),
-            ..QuantizeParams::default()
         };
-        launch(device, "quantize", [4 * tiles, 1], 256, &params);
+        launch(device, "quantize", [x.width.div_ceil(2048), 4 * tiles], 256, &params);
         let mut host = (vec![0; codes.len()], vec![0.0; scales.len()], vec![0; sums.len()]);
+        let mut host_squares = vec![0.0; squares.len()];
+        squares.download(0, &mut host_squares).unwrap();
         codes.download(0, &mut host.0).unwrap();
         scales.download(0, &mut host.1).unwrap();
         sums.download(0, &mut host.2).unwrap();
@@ -50,13 +57,14 @@ impl HostPlanes {
             codes: host.0,
             scales: host.1,
             sums: host.2,
+            squares: host_squares,
             on_device: (codes, scales, sums),
         }
     }
-    /// The addresses.
+    /// The addresses, without a norm.
     pub(super) fn params(&self) -> Planes {
         let (codes, scales, sums) = &self.on_device;
-        Planes { codes: codes.address(), scales: scales.address(), sums: sums.address() }
+        Planes { codes: codes.address(), scales: scales.address(), sums: sums.address(), squares: 0 }
     }
     fn digit(&self, row: usize, plane: usize, column: usize) -> i32 {
         let tile = row / 4 * self.n_cols.div_ceil(64) + column / 64;
@@ -68,6 +76,10 @@ impl HostPlanes {
     }
     fn scale(&self, row: usize, block: usize) -> f32 {
         self.scales[(row / 4 * self.n_cols.div_ceil(256) + block) * 4 + row % 4]
+    }
+    /// The sum of the squares of a block.
+    fn squares(&self, row: usize, block: usize) -> f32 {
+        self.squares[(row / 4 * self.n_cols.div_ceil(256) + block) * 4 + row % 4]
     }
     /// The sum of the codes of columns `32 group..`.
     fn sum(&self, row: usize, group: usize) -> i32 {
@@ -144,17 +156,19 @@ pub(super) fn activations_keep_sixteen_bits() {
 }
 
 #[test]
-pub(super) fn a_norm_comes_before() {
+pub(super) fn weights_of_a_norm_and_the_squares_come_before() {
     let (device, mut random) = (EmulatorDevice::default(), Random(22));
     for width in WIDTHS {
         let (values, weight) = (random.floats(3 * width), random.floats(width));
-        let planes = HostPlanes::new(&device, &rows(&device, width, &values), 0, 3, Some((&weight, 1e-5)));
+        let planes = HostPlanes::new(&device, &rows(&device, width, &values), 0, 3, Some(&weight));
         for (row, x) in values.chunks_exact(width).enumerate() {
-            let mean: f64 = x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / width as f64;
-            let factor = 1.0 / (mean + 1e-5).sqrt();
-            let y: Vec<f64> =
-                x.iter().zip(&weight).map(|(&x, &w)| f64::from(x) * factor * f64::from(w)).collect();
+            let y: Vec<f64> = x.iter().zip(&weight).map(|(&x, &w)| f64::from(x) * f64::from(w)).collect();
             check(&planes, row, &y, 1e-6);
+            for (block, x) in x.chunks(256).enumerate() {
+                let exact: f64 = x.iter().map(|&x| f64::from(x).powi(2)).sum();
+                let found = f64::from(planes.squares(row, block));
+                assert!((found - exact).abs() <= 1e-6 * exact, "row {row} block {block}: {found} {exact}");
+            }
         }
     }
 }

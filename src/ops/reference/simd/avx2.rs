@@ -25,6 +25,25 @@ impl Avx2 {
 type F = [__m256; 2];
 type I = [__m256i; 2];
 
+/// The sums of one half of each of eight vectors.
+#[inline(always)]
+unsafe fn eight_sums(a: &[I; LANES], first: usize, half: usize) -> __m256i {
+    let of = |i: usize| a[first + i][half];
+    unsafe {
+        // Neighbours are added within each 128 bits, twice; then the 128 bits.
+        let two = [
+            _mm256_hadd_epi32(of(0), of(1)),
+            _mm256_hadd_epi32(of(2), of(3)),
+            _mm256_hadd_epi32(of(4), of(5)),
+            _mm256_hadd_epi32(of(6), of(7)),
+        ];
+        let (low, high) = (_mm256_hadd_epi32(two[0], two[1]), _mm256_hadd_epi32(two[2], two[3]));
+        let (first, second) =
+            (_mm256_permute2x128_si256::<0x20>(low, high), _mm256_permute2x128_si256::<0x31>(low, high));
+        _mm256_add_epi32(first, second)
+    }
+}
+
 impl Simd for Avx2 {
     type F = F;
     type I = I;
@@ -70,6 +89,10 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn mul_add(self, a: F, b: F, c: F) -> F {
         unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
+    }
+    #[inline(always)]
+    fn fused_mul_add(self, a: F, b: F, c: F) -> F {
+        self.mul_add(a, b, c)
     }
     #[inline(always)]
     fn max(self, a: F, b: F) -> F {
@@ -151,6 +174,84 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn to_float(self, a: I) -> F {
         unsafe { [_mm256_cvtepi32_ps(a[0]), _mm256_cvtepi32_ps(a[1])] }
+    }
+    #[inline(always)]
+    fn load_pairs(self, from: &[i16; 2 * LANES]) -> I {
+        let (low, high) = from.split_at(LANES);
+        unsafe { [_mm256_loadu_si256(low.as_ptr().cast()), _mm256_loadu_si256(high.as_ptr().cast())] }
+    }
+    #[inline(always)]
+    fn store_pairs(self, value: I, into: &mut [i16; 2 * LANES]) {
+        let (low, high) = into.split_at_mut(LANES);
+        unsafe {
+            _mm256_storeu_si256(low.as_mut_ptr().cast(), value[0]);
+            _mm256_storeu_si256(high.as_mut_ptr().cast(), value[1]);
+        }
+    }
+    #[inline(always)]
+    fn splat_pair(self, pair: &[i16; 2]) -> I {
+        unsafe { [_mm256_set1_epi32(bytemuck::cast(*pair)); 2] }
+    }
+    #[inline(always)]
+    fn pairs_of_u8(self, from: &[u8; 2 * LANES]) -> I {
+        let (low, high) = from.split_at(LANES);
+        unsafe {
+            [
+                _mm256_cvtepu8_epi16(_mm_loadu_si128(low.as_ptr().cast())),
+                _mm256_cvtepu8_epi16(_mm_loadu_si128(high.as_ptr().cast())),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn pairs_of_i8(self, from: &[i8; 2 * LANES]) -> I {
+        let (low, high) = from.split_at(LANES);
+        unsafe {
+            [
+                _mm256_cvtepi8_epi16(_mm_loadu_si128(low.as_ptr().cast())),
+                _mm256_cvtepi8_epi16(_mm_loadu_si128(high.as_ptr().cast())),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn pairs_of_nibbles(self, from: &[u8; LANES]) -> I {
+        unsafe {
+            let bytes = _mm256_cvtepu8_epi16(_mm_loadu_si128(from.as_ptr().cast()));
+            [_mm256_and_si256(bytes, _mm256_set1_epi16(15)), _mm256_srli_epi16::<4>(bytes)]
+        }
+    }
+    #[inline(always)]
+    fn spread_pair_bits(self, bits: u32, value: i16) -> I {
+        // Each i16 looks for its own bit.
+        let own: [i16; LANES] = std::array::from_fn(|i| (1_u16 << i) as i16);
+        unsafe {
+            let own = _mm256_loadu_si256(own.as_ptr().cast());
+            [bits, bits >> LANES].map(|bits| {
+                let found = _mm256_cmpeq_epi16(_mm256_and_si256(_mm256_set1_epi16(bits as i16), own), own);
+                _mm256_and_si256(found, _mm256_set1_epi16(value))
+            })
+        }
+    }
+    #[inline(always)]
+    fn sub_pairs(self, a: I, b: i16) -> I {
+        unsafe {
+            [_mm256_sub_epi16(a[0], _mm256_set1_epi16(b)), _mm256_sub_epi16(a[1], _mm256_set1_epi16(b))]
+        }
+    }
+    #[inline(always)]
+    fn multiply_pairs(self, a: I, b: I) -> I {
+        unsafe { [_mm256_madd_epi16(a[0], b[0]), _mm256_madd_epi16(a[1], b[1])] }
+    }
+    #[inline(always)]
+    fn dot_pairs(self, sum: I, a: I, b: I) -> I {
+        self.add_integers(sum, self.multiply_pairs(a, b))
+    }
+    #[inline(always)]
+    fn add_integers(self, a: I, b: I) -> I {
+        unsafe { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
+    }
+    #[inline(always)]
+    fn half_sums(self, a: &[I; LANES]) -> [I; 2] {
+        unsafe { [[eight_sums(a, 0, 0), eight_sums(a, 8, 0)], [eight_sums(a, 0, 1), eight_sums(a, 8, 1)]] }
     }
     #[inline(always)]
     fn lookup(self, table: F, index: I) -> F {

@@ -8,13 +8,14 @@ use std::arch::x86_64::*;
 
 use super::{Kernel, LANES, Simd, Tile};
 
-/// Proof that AVX-512 F, BW, DQ and VL are there.
+/// Proof that AVX-512 F, BW, DQ and VL are there, and VNNI where the parameter says so.
 #[derive(Clone, Copy)]
-pub(super) struct Avx512(());
+pub(super) struct Avx512<const VNNI: bool>(());
 
-impl Avx512 {
+impl<const VNNI: bool> Avx512<VNNI> {
     pub(super) fn detect() -> Option<Self> {
-        let there = is_x86_feature_detected!("avx512f")
+        let there = (!VNNI || is_x86_feature_detected!("avx512vnni"))
+            && is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
@@ -27,6 +28,28 @@ impl Avx512 {
 #[inline(always)]
 unsafe fn fold(a: __m512, b: __m512, low: __m512i, high: __m512i) -> __m512 {
     unsafe { _mm512_add_ps(_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(a, high, b)) }
+}
+
+/// `fold` of integers.
+#[inline(always)]
+unsafe fn fold_integers(a: __m512i, b: __m512i, low: __m512i, high: __m512i) -> __m512i {
+    unsafe { _mm512_add_epi32(_mm512_permutex2var_epi32(a, low, b), _mm512_permutex2var_epi32(a, high, b)) }
+}
+
+/// `_mm512_dpwssd_epi32` by name: the compiler takes the intrinsic apart into a product and a sum, which is half as fast.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn dot_with_vnni(mut sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+    unsafe {
+        std::arch::asm!(
+            "vpdpwssd {sum}, {a}, {b}",
+            sum = inout(zmm_reg) sum,
+            a = in(zmm_reg) a,
+            b = in(zmm_reg) b,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sum
 }
 
 /// Lane numbers for `fold`: of each group of `2 * half` lanes the lower (`shift` 0) or upper (`shift` `half`) half,
@@ -43,7 +66,7 @@ const fn halves(half: i32, shift: i32) -> [i32; 16] {
     lanes
 }
 
-impl Simd for Avx512 {
+impl<const VNNI: bool> Simd for Avx512<VNNI> {
     type F = __m512;
     type I = __m512i;
     const TILE: Tile = Tile::Large;
@@ -83,6 +106,10 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn fused_mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        self.mul_add(a, b, c)
     }
     #[inline(always)]
     fn max(self, a: __m512, b: __m512) -> __m512 {
@@ -141,6 +168,72 @@ impl Simd for Avx512 {
         unsafe { _mm512_cvtepi32_ps(a) }
     }
     #[inline(always)]
+    fn load_pairs(self, from: &[i16; 2 * LANES]) -> __m512i {
+        unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn store_pairs(self, value: __m512i, into: &mut [i16; 2 * LANES]) {
+        unsafe { _mm512_storeu_si512(into.as_mut_ptr().cast(), value) }
+    }
+    #[inline(always)]
+    fn splat_pair(self, pair: &[i16; 2]) -> __m512i {
+        unsafe { _mm512_set1_epi32(bytemuck::cast(*pair)) }
+    }
+    #[inline(always)]
+    fn pairs_of_u8(self, from: &[u8; 2 * LANES]) -> __m512i {
+        unsafe { _mm512_cvtepu8_epi16(_mm256_loadu_si256(from.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn pairs_of_i8(self, from: &[i8; 2 * LANES]) -> __m512i {
+        unsafe { _mm512_cvtepi8_epi16(_mm256_loadu_si256(from.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn pairs_of_nibbles(self, from: &[u8; LANES]) -> __m512i {
+        unsafe {
+            let bytes = _mm256_cvtepu8_epi16(_mm_loadu_si128(from.as_ptr().cast()));
+            let (low, high) = (_mm256_and_si256(bytes, _mm256_set1_epi16(15)), _mm256_srli_epi16::<4>(bytes));
+            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+        }
+    }
+    #[inline(always)]
+    fn spread_pair_bits(self, bits: u32, value: i16) -> __m512i {
+        unsafe { _mm512_maskz_set1_epi16(bits, value) }
+    }
+    #[inline(always)]
+    fn sub_pairs(self, a: __m512i, b: i16) -> __m512i {
+        unsafe { _mm512_sub_epi16(a, _mm512_set1_epi16(b)) }
+    }
+    #[inline(always)]
+    fn multiply_pairs(self, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_madd_epi16(a, b) }
+    }
+    #[inline(always)]
+    fn dot_pairs(self, sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        if VNNI {
+            unsafe { dot_with_vnni(sum, a, b) }
+        } else {
+            self.add_integers(sum, self.multiply_pairs(a, b))
+        }
+    }
+    #[inline(always)]
+    fn add_integers(self, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+    #[inline(always)]
+    fn half_sums(self, a: &[__m512i; LANES]) -> [__m512i; 2] {
+        // As in `sums`, from groups of 8 lanes on: two vectors hold a lower and an upper sum of eight vectors each.
+        unsafe {
+            let lanes = |half, shift| _mm512_loadu_si512(halves(half, shift).as_ptr().cast());
+            let (low, high) = (lanes(4, 0), lanes(4, 4));
+            let a: [__m512i; 8] = std::array::from_fn(|i| fold_integers(a[2 * i], a[2 * i + 1], low, high));
+            let (low, high) = (lanes(2, 0), lanes(2, 2));
+            let a: [__m512i; 4] = std::array::from_fn(|i| fold_integers(a[2 * i], a[2 * i + 1], low, high));
+            let (low, high) = (lanes(1, 0), lanes(1, 1));
+            let a: [__m512i; 2] = std::array::from_fn(|i| fold_integers(a[2 * i], a[2 * i + 1], low, high));
+            [low, high].map(|lanes| _mm512_permutex2var_epi32(a[0], lanes, a[1]))
+        }
+    }
+    #[inline(always)]
     fn lookup(self, table: __m512, index: __m512i) -> __m512 {
         unsafe { _mm512_permutexvar_ps(index, table) }
     }
@@ -176,9 +269,13 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-        fn inner<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
+        fn inner<K: Kernel, const VNNI: bool>(simd: Avx512<VNNI>, kernel: K) -> K::Output {
             kernel.run(simd)
         }
-        unsafe { inner(self, kernel) }
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+        fn with_vnni<K: Kernel, const VNNI: bool>(simd: Avx512<VNNI>, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        if VNNI { unsafe { with_vnni(self, kernel) } } else { unsafe { inner(self, kernel) } }
     }
 }

@@ -32,6 +32,8 @@ pub(super) trait Simd: Copy + Send + Sync {
     fn div(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a * b + c`.
     fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `a * b + c`, rounded once on every instruction set.
+    fn fused_mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
     /// To the nearest integer, ties to even.
@@ -53,6 +55,29 @@ pub(super) trait Simd: Copy + Send + Sync {
     /// Bit i of the lower sixteen in lane i, as 0 or 1.
     fn spread_bits(self, bits: u32) -> Self::I;
     fn to_float(self, a: Self::I) -> Self::F;
+
+    /// Thirty-two i16, two to a lane, the first in the lower half.
+    fn load_pairs(self, from: &[i16; 2 * LANES]) -> Self::I;
+    fn store_pairs(self, value: Self::I, into: &mut [i16; 2 * LANES]);
+    /// The same pair in every lane.
+    fn splat_pair(self, pair: &[i16; 2]) -> Self::I;
+    /// Thirty-two unsigned bytes, widened to pairs.
+    fn pairs_of_u8(self, from: &[u8; 2 * LANES]) -> Self::I;
+    /// Thirty-two signed bytes, widened to pairs.
+    fn pairs_of_i8(self, from: &[i8; 2 * LANES]) -> Self::I;
+    /// The lower halves of sixteen bytes, then their upper halves, widened to pairs.
+    fn pairs_of_nibbles(self, from: &[u8; LANES]) -> Self::I;
+    /// `value` in i16 number i where bit i is set, else 0.
+    fn spread_pair_bits(self, bits: u32, value: i16) -> Self::I;
+    /// `a - b` of each i16.
+    fn sub_pairs(self, a: Self::I, b: i16) -> Self::I;
+    /// `a.0 · b.0 + a.1 · b.1` of each lane's pairs.
+    fn multiply_pairs(self, a: Self::I, b: Self::I) -> Self::I;
+    /// The same, added to `sum`.
+    fn dot_pairs(self, sum: Self::I, a: Self::I, b: Self::I) -> Self::I;
+    fn add_integers(self, a: Self::I, b: Self::I) -> Self::I;
+    /// The sums of lanes 0 to 7 of each of sixteen vectors, and those of lanes 8 to 15.
+    fn half_sums(self, a: &[Self::I; LANES]) -> [Self::I; 2];
     /// `table[index & 15]` in each lane.
     fn lookup(self, table: Self::F, index: Self::I) -> Self::F;
 
@@ -70,9 +95,9 @@ pub(super) trait Simd: Copy + Send + Sync {
 /// Weight rows and tokens of a matmul tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tile {
-    /// For 32 vector registers: 4 rows by 6 tokens.
+    /// For 32 vector registers: twelve sums, and as many for each in fixed point.
     Large,
-    /// For 16 registers of half the width: 2 rows by 2 tokens.
+    /// For 16 registers of half the width: a few sums.
     Small,
 }
 
@@ -80,6 +105,8 @@ pub(super) enum Tile {
 pub(super) trait Kernel {
     /// What it answers.
     type Output;
+    /// Whether it lives on [`Simd::dot_pairs`], for which some processors have an instruction.
+    const DOTS: bool = false;
     /// The work; implementations are `#[inline(always)]`.
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
@@ -87,6 +114,8 @@ pub(super) trait Kernel {
 /// The best instruction set of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstructionSet {
+    /// The same with VNNI, where a kernel has use for it.
+    Avx512Vnni,
     /// AVX-512 F, BW, DQ and VL.
     Avx512,
     /// AVX2, FMA and F16C.
@@ -101,7 +130,8 @@ impl InstructionSet {
         let mut sets = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            sets.extend(avx512::Avx512::detect().map(|_| Self::Avx512));
+            sets.extend(avx512::Avx512::<true>::detect().map(|_| Self::Avx512Vnni));
+            sets.extend(avx512::Avx512::<false>::detect().map(|_| Self::Avx512));
             sets.extend(avx2::Avx2::detect().map(|_| Self::Avx2));
         }
         sets.push(Self::Portable);
@@ -110,6 +140,7 @@ impl InstructionSet {
     /// The name, for reports.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Avx512Vnni => "AVX-512 VNNI",
             Self::Avx512 => "AVX-512",
             Self::Avx2 => "AVX2",
             Self::Portable => "portable",
@@ -119,8 +150,13 @@ impl InstructionSet {
     pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]
         match self {
-            Self::Avx512 => {
-                if let Some(simd) = avx512::Avx512::detect() {
+            Self::Avx512Vnni if K::DOTS => {
+                if let Some(simd) = avx512::Avx512::<true>::detect() {
+                    return simd.run(kernel);
+                }
+            }
+            Self::Avx512Vnni | Self::Avx512 => {
+                if let Some(simd) = avx512::Avx512::<false>::detect() {
                     return simd.run(kernel);
                 }
             }
@@ -186,6 +222,13 @@ mod tests {
             let (fa, fb) = (s.load(&a), s.load(&b));
             let (u, i) = (s.load_u8(&bytes), s.load_i8(&signed));
             let rows: [S::F; 16] = std::array::from_fn(|k| s.mul(fa, s.splat(k as f32 + 0.1)));
+            let wide: [u8; 32] = std::array::from_fn(|i| (i * 29 + 3) as u8);
+            let (pu, ps) = (s.pairs_of_u8(&wide), s.pairs_of_i8(&wide.map(|byte| byte as i8)));
+            let (nibbles, products) = (s.pairs_of_nibbles(&bytes), s.multiply_pairs(pu, ps));
+            let integers: [S::I; 16] =
+                std::array::from_fn(|k| s.shift_left::<3>(s.shift_right_by(u, k as u32)));
+            let mut stored = [0; 32];
+            s.store_pairs(products, &mut stored);
             let results = [
                 s.add(fa, fb),
                 s.sub(fa, fb),
@@ -205,6 +248,16 @@ mod tests {
                 s.to_float(s.shift_right_by(u, 5)),
                 s.to_float(s.spread_bits(0x1a5c3)),
                 s.sums(&rows),
+                s.fused_mul_add(fa, fb, fa),
+                s.to_float(products),
+                s.to_float(s.dot_pairs(i, pu, ps)),
+                s.to_float(s.add_integers(u, products)),
+                s.to_float(s.multiply_pairs(s.sub_pairs(pu, 100), s.splat_pair(&[-3, 32512]))),
+                s.to_float(s.multiply_pairs(nibbles, ps)),
+                s.to_float(s.multiply_pairs(s.spread_pair_bits(0x9a5c_36f1, -16), ps)),
+                s.to_float(s.half_sums(&integers)[0]),
+                s.to_float(s.half_sums(&integers)[1]),
+                s.to_float(s.load_pairs(&stored)),
                 s.splat(s.sum(fa)),
                 s.splat(s.largest(fa)),
                 load_padded(s, &a[..5]),
@@ -230,7 +283,7 @@ mod tests {
                 assert_eq!(got, expected, "{}: result {result}, lane {lane}", set.name());
             }
             let sums = &bits[17 * 16..18 * 16];
-            assert_eq!(sums, &bits[21 * 16..], "{}: sums of sixteen against sum", set.name());
+            assert_eq!(sums, &bits[31 * 16..], "{}: sums of sixteen against sum", set.name());
         }
     }
 

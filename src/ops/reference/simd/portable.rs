@@ -13,6 +13,17 @@ pub(super) struct Portable;
 type F = [f32; LANES];
 type I = [i32; LANES];
 
+/// Two i16 as a lane, the first in the lower half.
+#[inline(always)]
+fn pack([first, second]: [i16; 2]) -> i32 {
+    (u32::from(first as u16) | u32::from(second as u16) << 16) as i32
+}
+
+#[inline(always)]
+fn unpack(lane: i32) -> [i16; 2] {
+    [lane as i16, (lane >> 16) as i16]
+}
+
 impl Simd for Portable {
     type F = F;
     type I = I;
@@ -52,6 +63,10 @@ impl Simd for Portable {
     fn mul_add(self, a: F, b: F, c: F) -> F {
         // Without the instruction a fused product is a library call for each lane.
         from_fn(|i| if cfg!(target_feature = "fma") { a[i].mul_add(b[i], c[i]) } else { a[i] * b[i] + c[i] })
+    }
+    #[inline(always)]
+    fn fused_mul_add(self, a: F, b: F, c: F) -> F {
+        from_fn(|i| a[i].mul_add(b[i], c[i]))
     }
     #[inline(always)]
     fn max(self, a: F, b: F) -> F {
@@ -111,6 +126,58 @@ impl Simd for Portable {
     #[inline(always)]
     fn to_float(self, a: I) -> F {
         a.map(|a| a as f32)
+    }
+    #[inline(always)]
+    fn load_pairs(self, from: &[i16; 2 * LANES]) -> I {
+        from_fn(|i| pack([from[2 * i], from[2 * i + 1]]))
+    }
+    #[inline(always)]
+    fn store_pairs(self, value: I, into: &mut [i16; 2 * LANES]) {
+        *into = from_fn(|i| unpack(value[i / 2])[i % 2]);
+    }
+    #[inline(always)]
+    fn splat_pair(self, pair: &[i16; 2]) -> I {
+        [pack(*pair); LANES]
+    }
+    #[inline(always)]
+    fn pairs_of_u8(self, from: &[u8; 2 * LANES]) -> I {
+        self.load_pairs(&from.map(i16::from))
+    }
+    #[inline(always)]
+    fn pairs_of_i8(self, from: &[i8; 2 * LANES]) -> I {
+        self.load_pairs(&from.map(i16::from))
+    }
+    #[inline(always)]
+    fn pairs_of_nibbles(self, from: &[u8; LANES]) -> I {
+        self.load_pairs(&from_fn(|i| i16::from(from[i % LANES] >> (4 * (i / LANES)) & 15)))
+    }
+    #[inline(always)]
+    fn spread_pair_bits(self, bits: u32, value: i16) -> I {
+        self.load_pairs(&from_fn(|i| if bits >> i & 1 == 1 { value } else { 0 }))
+    }
+    #[inline(always)]
+    fn sub_pairs(self, a: I, b: i16) -> I {
+        a.map(|a| pack(unpack(a).map(|a| a.wrapping_sub(b))))
+    }
+    #[inline(always)]
+    fn multiply_pairs(self, a: I, b: I) -> I {
+        from_fn(|i| {
+            let ([a, c], [b, d]) = (unpack(a[i]), unpack(b[i]));
+            i32::from(a) * i32::from(b) + i32::from(c) * i32::from(d)
+        })
+    }
+    #[inline(always)]
+    fn dot_pairs(self, sum: I, a: I, b: I) -> I {
+        self.add_integers(sum, self.multiply_pairs(a, b))
+    }
+    #[inline(always)]
+    fn add_integers(self, a: I, b: I) -> I {
+        from_fn(|i| a[i].wrapping_add(b[i]))
+    }
+    #[inline(always)]
+    fn half_sums(self, a: &[I; LANES]) -> [I; 2] {
+        let sum = |lanes: &[i32]| lanes.iter().fold(0_i32, |sum, lane| sum.wrapping_add(*lane));
+        [a.map(|a| sum(&a[..8])), a.map(|a| sum(&a[8..]))]
     }
     #[inline(always)]
     fn lookup(self, table: F, index: I) -> F {

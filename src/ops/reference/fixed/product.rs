@@ -1,0 +1,325 @@
+//! The product itself: a few tokens straight from the blocks, many with a panel of unpacked codes.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytemuck::Zeroable;
+
+use crate::ops::MatrixShape;
+use crate::ops::reference::matmul::{PANEL_FLOATS, Target};
+use crate::ops::reference::simd::{InstructionSet, Kernel, LANES, Simd, Tile as Size};
+use crate::ops::reference::threads::Workers;
+use crate::quant::blocks_of;
+
+use super::activations::{Activations, FEW_TOKENS, TILE_TOKENS, Tile, Token, class_start, position};
+use super::codes::{CHUNK, Codes, Grouping, UNIT_CHUNKS};
+use super::with_codes;
+
+/// Most weight rows that a thread takes at a time, and the least: whole groups of six.
+const PANEL_ROWS: std::ops::RangeInclusive<usize> = 6..=48;
+/// Floats that a chunk of a row takes in a panel: 32 codes, a scale, a second scale or offset.
+const CHUNK_FLOATS: usize = CHUNK / 2 + 2;
+/// Most tiles of tokens that are multiplied side by side.
+const MOST_TILES: usize = 2;
+
+/// One product.
+#[derive(Clone, Copy)]
+pub(in crate::ops::reference) struct Product<'a> {
+    pub x: Activations<'a>,
+    pub shape: MatrixShape,
+    /// The matrix, as it lies in the file.
+    pub blocks: &'a [u8],
+}
+
+/// Runs a product with a matrix of a format that [`super::takes`] on all workers; `scratch` is as long as for a product in
+/// f32.
+pub(in crate::ops::reference) fn matmul(
+    workers: &Workers,
+    set: InstructionSet,
+    product: Product<'_>,
+    scratch: &mut [f32],
+    target: Target<'_>,
+) {
+    with_codes!(product.shape.format, B => matmul_of::<B>(workers, set, product, scratch, target), else {});
+}
+
+/// Weight rows of so many chunks that a thread takes at a time.
+fn panel_rows(n_chunks: usize) -> usize {
+    (PANEL_FLOATS / (n_chunks * CHUNK_FLOATS).max(1) / 6 * 6).clamp(*PANEL_ROWS.start(), *PANEL_ROWS.end())
+}
+
+fn matmul_of<B: Codes>(
+    workers: &Workers,
+    set: InstructionSet,
+    product: Product<'_>,
+    scratch: &mut [f32],
+    target: Target<'_>,
+) {
+    let Some(blocks) = blocks_of::<B>(product.blocks) else { return };
+    let blocks_per_row = product.shape.n_cols / B::ELEMENTS;
+    let n_chunks = product.x.n_chunks();
+    let panel_rows = panel_rows(n_chunks);
+    let next = AtomicUsize::new(0);
+    workers.each(scratch, |scratch| {
+        loop {
+            let first = next.fetch_add(panel_rows, Ordering::Relaxed);
+            if first >= product.shape.n_rows {
+                return;
+            }
+            let n_rows = panel_rows.min(product.shape.n_rows - first);
+            let blocks = &blocks[first * blocks_per_row..(first + n_rows) * blocks_per_row];
+            if product.x.n_tokens <= FEW_TOKENS {
+                set.run(FewTokens { x: product.x, blocks, blocks_per_row, first, target });
+            } else {
+                let (sums, rest) = scratch.split_at_mut(panel_rows * MOST_TILES * TILE_TOKENS);
+                let panel = Panel::new(rest, n_rows, n_chunks);
+                set.run(ManyTokens { x: product.x, blocks, panel, sums, first, target });
+            }
+        }
+    });
+}
+
+/// The blocks of a row in units; a last unit that is not whole is filled up with zeros.
+#[inline(always)]
+fn units<B: Codes>(row: &[B]) -> (&[B::Unit], Option<B::Unit>) {
+    let whole = row.len() / (size_of::<B::Unit>() / size_of::<B>()) * (size_of::<B::Unit>() / size_of::<B>());
+    let (whole, rest) = row.split_at(whole);
+    let mut last = B::Unit::zeroed();
+    bytemuck::bytes_of_mut(&mut last)[..size_of_val(rest)].copy_from_slice(bytemuck::cast_slice(rest));
+    (bytemuck::cast_slice(whole), (!rest.is_empty()).then_some(last))
+}
+
+/// The product of a few tokens: the classes of a row's sum are the lanes of a vector.
+struct FewTokens<'a, B> {
+    x: Activations<'a>,
+    blocks: &'a [B],
+    blocks_per_row: usize,
+    /// The first row's number in the matrix.
+    first: usize,
+    target: Target<'a>,
+}
+
+impl<B: Codes> Kernel for FewTokens<'_, B> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for (row, blocks) in self.blocks.chunks_exact(self.blocks_per_row).enumerate() {
+            for t in 0..self.x.n_tokens {
+                let token = self.x.token(t);
+                let mut sums = simd.splat(0.0);
+                let (whole, last) = units(blocks);
+                for (i, unit) in whole.iter().chain(&last).enumerate() {
+                    sums = add_unit::<S, B>(simd, unit, token, i, sums);
+                }
+                let mut classes = [0.0; UNIT_CHUNKS];
+                simd.store(sums, &mut classes);
+                let sum = classes.iter().fold(0.0, |sum, class| sum + class);
+                self.target.finish(self.first + row, t, sum);
+            }
+        }
+    }
+}
+
+/// Adds the sixteen chunks of unit `i`, each to its class.
+#[inline(always)]
+fn add_unit<S: Simd, B: Codes>(simd: S, unit: &B::Unit, token: Token<'_>, i: usize, sums: S::F) -> S::F {
+    let mut products = B::codes(simd, unit);
+    for (product, x) in products.iter_mut().zip(&token.codes[i]) {
+        *product = simd.multiply_pairs(*product, simd.load_pairs(x));
+    }
+    let [first, second] = simd.half_sums(&products);
+    let [scales, others] = B::scales(simd, unit);
+    let x_scales = simd.load(&token.scales[i]);
+    let add = |integers: S::I, scales: S::F, sums: S::F| {
+        simd.fused_mul_add(simd.to_float(integers), simd.mul(scales, x_scales), sums)
+    };
+    match B::GROUPING {
+        Grouping::Scale => add(simd.add_integers(first, second), scales, sums),
+        Grouping::TwoScales => add(second, others, add(first, scales, sums)),
+        Grouping::ScaleAndOffset => {
+            let sums = add(simd.add_integers(first, second), scales, sums);
+            simd.fused_mul_add(others, simd.load(&token.sums[i]), sums)
+        }
+    }
+}
+
+/// Unpacked rows, chunks by `position`.
+struct Panel<'a> {
+    n_rows: usize,
+    n_chunks: usize,
+    /// `[rows, chunks]`: sixteen pairs each.
+    codes: &'a mut [[[i16; 2]; LANES]],
+    /// `[rows, chunks]`.
+    scales: &'a mut [f32],
+    /// Second scales, or offsets: `[rows, chunks]`.
+    others: &'a mut [f32],
+}
+
+/// Some chunks of a row of a panel.
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    codes: &'a [[[i16; 2]; LANES]],
+    scales: &'a [f32],
+    others: &'a [f32],
+}
+
+impl<'a> Panel<'a> {
+    fn new(memory: &'a mut [f32], n_rows: usize, n_chunks: usize) -> Self {
+        let n = n_rows * n_chunks;
+        let (codes, rest) = memory.split_at_mut(n * CHUNK / 2);
+        let (scales, rest) = rest.split_at_mut(n);
+        Self { n_rows, n_chunks, codes: bytemuck::cast_slice_mut(codes), scales, others: &mut rest[..n] }
+    }
+
+    /// Unpacks all rows.
+    #[inline(always)]
+    fn unpack<S: Simd, B: Codes>(&mut self, simd: S, blocks: &[B]) {
+        for (row, blocks) in blocks.chunks_exact(blocks.len() / self.n_rows).enumerate() {
+            let (whole, last) = units(blocks);
+            for (i, unit) in whole.iter().chain(&last).enumerate() {
+                let codes = B::codes(simd, unit);
+                let [scales, others] = B::scales(simd, unit).map(|numbers| {
+                    let mut stored = [0.0; UNIT_CHUNKS];
+                    simd.store(numbers, &mut stored);
+                    stored
+                });
+                let n = UNIT_CHUNKS.min(self.n_chunks - i * UNIT_CHUNKS);
+                for (j, codes) in codes.iter().enumerate().take(n) {
+                    let at = row * self.n_chunks + position(i * UNIT_CHUNKS + j, self.n_chunks);
+                    let into = self.codes[at].as_flattened_mut();
+                    if let Ok(into) = into.try_into() {
+                        simd.store_pairs(*codes, into);
+                    }
+                    (self.scales[at], self.others[at]) = (scales[j], others[j]);
+                }
+            }
+        }
+    }
+
+    /// Chunks of a row; rows beyond the last repeat it.
+    #[inline(always)]
+    fn row(&self, row: usize, positions: std::ops::Range<usize>) -> Row<'_> {
+        let first = row.min(self.n_rows - 1) * self.n_chunks;
+        let range = first + positions.start..first + positions.end;
+        Row {
+            codes: &self.codes[range.clone()],
+            scales: &self.scales[range.clone()],
+            others: &self.others[range],
+        }
+    }
+}
+
+/// The product of any number of tokens, sixteen to a vector: class after class, all rows of the panel for each.
+struct ManyTokens<'a, B> {
+    x: Activations<'a>,
+    blocks: &'a [B],
+    panel: Panel<'a>,
+    /// `[rows, tiles, tokens]`: the sums over the classes so far.
+    sums: &'a mut [f32],
+    /// The first row's number in the matrix.
+    first: usize,
+    target: Target<'a>,
+}
+
+impl<B: Codes> Kernel for ManyTokens<'_, B> {
+    type Output = ();
+    const DOTS: bool = true;
+    #[inline(always)]
+    fn run<S: Simd>(mut self, simd: S) {
+        self.panel.unpack::<S, B>(simd, self.blocks);
+        let n_tiles = self.x.n_tiles();
+        match S::TILE {
+            Size::Large => {
+                for tile in (0..n_tiles - n_tiles % MOST_TILES).step_by(MOST_TILES) {
+                    self.tiles::<S, 6, MOST_TILES>(simd, tile);
+                }
+                if n_tiles % MOST_TILES != 0 {
+                    self.tiles::<S, 6, 1>(simd, n_tiles - 1);
+                }
+            }
+            Size::Small => {
+                for tile in 0..n_tiles {
+                    self.tiles::<S, 2, 1>(simd, tile);
+                }
+            }
+        }
+    }
+}
+
+impl<B: Codes> ManyTokens<'_, B> {
+    /// All rows for T tiles of tokens, R rows at a time.
+    #[inline(always)]
+    fn tiles<S: Simd, const R: usize, const T: usize>(&mut self, simd: S, tile: usize) {
+        let (n_rows, n_chunks) = (self.panel.n_rows, self.panel.n_chunks);
+        let sums = self.sums.as_chunks_mut::<TILE_TOKENS>().0.as_chunks_mut::<T>().0;
+        let sums = &mut sums[..n_rows.next_multiple_of(R)];
+        sums.fill([[0.0; TILE_TOKENS]; T]);
+        for class in 0..UNIT_CHUNKS.min(n_chunks) {
+            let positions = class_start(class, n_chunks)..class_start(class + 1, n_chunks);
+            let x: [Tile<'_>; T] = std::array::from_fn(|t| self.x.tile(tile + t, positions.clone()));
+            for (i, sums) in sums.chunks_exact_mut(R).enumerate() {
+                let rows: [Row<'_>; R] =
+                    std::array::from_fn(|r| self.panel.row(i * R + r, positions.clone()));
+                add_class::<S, B, R, T>(simd, rows, x, sums);
+            }
+        }
+        for t in 0..T {
+            let first = (tile + t) * TILE_TOKENS;
+            for lane in 0..TILE_TOKENS.min(self.x.n_tokens - first) {
+                for (row, sums) in sums.iter().enumerate().take(n_rows) {
+                    self.target.finish(self.first + row, first + lane, sums[t][lane]);
+                }
+            }
+        }
+    }
+}
+
+/// Adds a class of chunks of R rows and T tiles to their sums.
+#[inline(always)]
+fn add_class<S: Simd, B: Codes, const R: usize, const T: usize>(
+    simd: S,
+    rows: [Row<'_>; R],
+    x: [Tile<'_>; T],
+    sums: &mut [[[f32; TILE_TOKENS]; T]],
+) {
+    let n = x[0].codes.len();
+    let x = x.map(|x| Tile { codes: &x.codes[..n], scales: &x.scales[..n], sums: &x.sums[..n] });
+    let rows =
+        rows.map(|row| Row { codes: &row.codes[..n], scales: &row.scales[..n], others: &row.others[..n] });
+    let mut class = [[simd.splat(0.0); T]; R];
+    for chunk in 0..n {
+        let groups = if B::GROUPING == Grouping::TwoScales { 2 } else { 1 };
+        for group in 0..groups {
+            let mut integers = [[simd.splat_pair(&[0; 2]); T]; R];
+            for pair in group * LANES / groups..(group + 1) * LANES / groups {
+                let x: [S::I; T] = std::array::from_fn(|t| simd.load_pairs(&x[t].codes[chunk][pair]));
+                for r in 0..R {
+                    let weights = simd.splat_pair(&rows[r].codes[chunk][pair]);
+                    for t in 0..T {
+                        integers[r][t] = simd.dot_pairs(integers[r][t], weights, x[t]);
+                    }
+                }
+            }
+            for t in 0..T {
+                let x_scales = simd.load(&x[t].scales[chunk]);
+                for r in 0..R {
+                    let scales = if group == 0 { rows[r].scales } else { rows[r].others };
+                    let scales = simd.mul(simd.splat(scales[chunk]), x_scales);
+                    class[r][t] = simd.fused_mul_add(simd.to_float(integers[r][t]), scales, class[r][t]);
+                }
+            }
+        }
+        if B::GROUPING == Grouping::ScaleAndOffset {
+            for t in 0..T {
+                let x_sums = simd.load(&x[t].sums[chunk]);
+                for r in 0..R {
+                    class[r][t] = simd.fused_mul_add(simd.splat(rows[r].others[chunk]), x_sums, class[r][t]);
+                }
+            }
+        }
+    }
+    for (class, sums) in class.iter().zip(sums) {
+        for (class, sum) in class.iter().zip(sums) {
+            simd.store(simd.add(simd.load(sum), *class), sum);
+        }
+    }
+}
