@@ -268,7 +268,9 @@ fn bench_has_llama_benchs_fields_and_bytes() {
     for field in [
         "build_commit cpu_info gpu_info backends cpu_arithmetic model_filename model_type model_size model_n_params n_batch",
         "n_ubatch n_threads type_k type_v n_prompt n_gen n_depth test_time avg_ns stddev_ns avg_ts stddev_ts",
-        "samples_ns samples_ts bytes_per_token gb_per_second peak_memory_bytes",
+        "samples_ns samples_ts n_parallel bytes_per_token gb_per_second read_bandwidth_gb_per_second ideal_ts",
+        "share_of_ideal time_to_first_token_ns load_ns load_read_bytes load_read_ns load_copy_bytes load_copy_ns",
+        "load_repack_bytes load_repack_ns peak_memory_bytes",
     ]
     .into_iter()
     .flat_map(str::split_whitespace)
@@ -286,11 +288,25 @@ fn bench_has_llama_benchs_fields_and_bytes() {
     assert_eq!(run["model_size"], all);
     let (speed, rate) = (run["avg_ts"].as_f64().unwrap(), run["gb_per_second"].as_f64().unwrap());
     assert!((rate - speed * run["bytes_per_token"].as_f64().unwrap() / 1e9).abs() < 1e-9 * rate);
-    assert_eq!(runs[0]["bytes_per_token"], Value::Null);
+    // The prompt reads the same weights once; each of its tokens has a row of the embedding and a place in the cache.
+    let prompt = (all - embedding) + 16 * embedding / 384 + 16 * 4096;
+    assert_eq!(runs[0]["bytes_per_token"], prompt / 16);
+    let number = |field: &str| run[field].as_f64().unwrap();
+    let ideal = 1e9 * number("read_bandwidth_gb_per_second") / number("bytes_per_token");
+    assert!((number("ideal_ts") / ideal - 1.0).abs() < 1e-9);
+    assert!((number("share_of_ideal") / (speed / ideal) - 1.0).abs() < 1e-9);
+    // All of the file goes through the reading, and on the processor through nothing else.
+    assert_eq!((&run["load_read_bytes"], &run["load_copy_bytes"]), (&all.into(), &0.into()));
+    assert!(number("load_ns") >= number("load_read_ns") && number("load_read_ns") > 0.0);
+    assert!(runs[0]["time_to_first_token_ns"].as_f64().unwrap() > number("load_ns"));
+    assert_eq!(run["time_to_first_token_ns"], Value::Null);
 
     let table = String::from_utf8(stdout(&[&arguments[..], &["md"]].concat())).unwrap();
     let lines: Vec<&str> = table.lines().collect();
-    assert_eq!(lines.len(), 5);
+    let rows = lines.iter().filter(|line| line.starts_with('|')).count();
+    assert_eq!(rows, 5);
+    assert!(table.contains("| bytes/token | GB/s | ideal t/s | of ideal |") && table.contains("loaded in "));
+    assert!(table.contains("First token of pp16 "), "{table}");
     assert!(lines[0].starts_with("| model | size | params | backend | threads | test | t/s |"), "{table}");
     assert!(lines[3].contains("| tg5 |") && lines[3].contains('±'), "{table}");
     let fixed_point = [&arguments[..], &["md", "--cpu-arithmetic", "fixed16"]].concat();
@@ -300,6 +316,39 @@ fn bench_has_llama_benchs_fields_and_bytes() {
     assert_eq!(csv.lines().count(), 4);
     let columns: Vec<usize> = csv.lines().map(|line| line.matches("\",\"").count()).collect();
     assert!(columns.iter().all(|n| *n == columns[0]), "{csv}");
+}
+
+#[test]
+fn bench_starts_behind_a_depth_and_steps_sequences_together() {
+    let model = golden(PHI3);
+    let folder = tempfile::tempdir().unwrap();
+    let charts = folder.path().join("charts");
+    let arguments =
+        ["bench", "-m", &model, "-p", "8", "-n", "4", "-d", "0,100", "-npl", "1,3", "-r", "2", "-o"];
+    let plot = ["json", "--plot", charts.to_str().unwrap()];
+    let runs = json(&[&arguments[..], &plot].concat());
+    let runs = runs.as_array().unwrap();
+    let tests: Vec<&str> = runs.iter().map(|run| run["test"].as_str().unwrap()).collect();
+    assert_eq!(tests, ["pp8", "tg4", "tg4 x3", "pp8 @ d100", "tg4 @ d100", "tg4 x3 @ d100"]);
+    let field = |index: usize, name: &str| runs[index][name].as_u64().unwrap();
+    assert_eq!((field(5, "n_depth"), field(5, "n_parallel"), field(5, "n_gen")), (100, 3, 4));
+    // 4 KiB of keys and values a token.
+    assert_eq!(field(4, "bytes_per_token"), field(1, "bytes_per_token") + 100 * 4096);
+    // Weights are read once for three tokens, a row of the embedding and the cache for each.
+    let gguf = Gguf::open(&model).unwrap();
+    let embedding = gguf.tensor("token_embd.weight").unwrap().n_bytes;
+    let shared = gguf.tensors().iter().map(|tensor| tensor.n_bytes).sum::<u64>() - embedding;
+    assert!((field(1, "bytes_per_token") - field(2, "bytes_per_token")).abs_diff(2 * shared / 3) <= 1);
+    // Tokens of all sequences are counted.
+    let sample = |name: &str| runs[2][name][0].as_f64().unwrap();
+    let n_tokens = sample("samples_ns") * sample("samples_ts") / 1e9;
+    assert!((n_tokens / 12.0 - 1.0).abs() < 0.01, "{n_tokens}");
+    assert_eq!(runs[3]["time_to_first_token_ns"], Value::Null);
+    for (name, n_points) in [("roofline.svg", 6), ("decode-depth.svg", 4)] {
+        let chart = std::fs::read_to_string(charts.join(name)).unwrap();
+        assert!(chart.starts_with("<svg ") && chart.trim_end().ends_with("</svg>"), "{chart}");
+        assert_eq!(chart.matches("<circle ").count(), n_points, "{name}");
+    }
 }
 
 #[test]

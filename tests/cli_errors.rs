@@ -139,7 +139,14 @@ fn what_does_not_fit_is_5() {
     fails(&[&generate[..], &["-c", "4"]].concat(), 5, &["10 tokens do not fit the context of 4"]);
     let logits = ["logits", "-m", &model, "--tokens", "1,2,3", "-o", &out];
     fails(&[&logits[..], &["-c", "2"]].concat(), 5, &["3 tokens do not fit the context of 2"]);
-    fails(&["bench", "-m", &model, "-p", "16", "-n", "0", "-c", "8"], 5, &["16 tokens"]);
+    let bench = ["bench", "-m", &model, "-p", "16", "-n", "0"];
+    fails(&[&bench[..], &["-c", "8"]].concat(), 5, &["16 tokens"]);
+    fails(
+        &[&bench[..], &["-d", &u64::MAX.to_string(), "-c", "8"]].concat(),
+        5,
+        &["do not fit the context of 8"],
+    );
+    fails(&["bench", "-m", &model, "-p", "0", "-n", "4", "-npl", "2", "-c", "100"], 5, &["128 tokens"]);
     let long = vec!["1"; 4097].join(",");
     fails(&["generate", "-m", &model, "--tokens", &long], 5, &["4097", "4096"]);
 }

@@ -302,6 +302,34 @@ fn launches_that_a_gpu_refuses_are_refused() {
 }
 
 #[test]
+fn what_fills_and_streams_take_is_counted() {
+    let device = EmulatorDevice::default();
+    let mut region = Region::allocate(&device, 3000).unwrap();
+    let read = |offset: u64, piece: &mut [u8]| {
+        piece.fill(offset as u8);
+        Ok::<_, DeviceError>(())
+    };
+    device.fill(&mut region, read).unwrap();
+    let filled = device.take_transfers().unwrap();
+    assert_eq!((filled.copied_bytes, filled.worked_bytes), (3000, 0));
+    assert!(!filled.copy.is_zero() && filled.work.is_zero());
+
+    let mut pieces = Vec::new();
+    let arrived = |address: u64, offset: u64, length: u64| {
+        pieces.push((address, offset, length));
+        Ok(())
+    };
+    device.stream(&mut region, 7000, 1500, read, arrived).unwrap();
+    let (low, high) = (region.address(), region.address() + 1500);
+    let expected =
+        [(low, 0, 1500), (high, 1500, 1500), (low, 3000, 1500), (high, 4500, 1500), (low, 6000, 1000)];
+    assert_eq!(pieces, expected);
+    let streamed = device.take_transfers().unwrap();
+    assert_eq!((streamed.copied_bytes, streamed.worked_bytes), (7000, 7000));
+    assert_eq!(device.take_transfers().unwrap().copied_bytes, 0, "they were taken");
+}
+
+#[test]
 fn memory_ends_where_it_is_said_to() {
     let device = device(EmulatorOptions { capacity: Some(1000), ..EmulatorOptions::default() });
     let first = Region::allocate(&device, 600).unwrap();

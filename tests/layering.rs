@@ -12,7 +12,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &["gguf", "quant"]),
     ("ops", &["device", "model", "quant"]),
     ("memory", &["device", "gguf", "model", "ops", "quant"]),
-    ("weights", &["device", "gguf", "memory", "model", "ops"]),
+    ("weights", &["device", "gguf", "memory", "model", "ops", "quant"]),
     ("kv_cache", &["device", "memory", "model", "ops", "quant"]),
     ("synth", &["gguf", "model", "quant", "tokenizer"]),
     ("verify", &["device", "model", "ops", "quant", "synth"]),

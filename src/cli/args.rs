@@ -206,6 +206,9 @@ pub(super) struct ReplyArgs {
     /// Print JSON instead of text
     #[arg(long)]
     pub json: bool,
+    /// Say on stderr what loading and each reply took
+    #[arg(short, long)]
+    pub verbose: bool,
     #[command(flatten)]
     pub sampling: SamplingArgs,
 }
@@ -323,12 +326,21 @@ pub(super) struct BenchArgs {
     /// A prompt and tokens after it as one test; also -pg
     #[arg(long, value_parser = pair, value_name = "PROMPT,GEN")]
     pub prompt_gen: Vec<(usize, usize)>,
+    /// Tokens that the cache holds before each test, separated by commas; they are not timed
+    #[arg(short = 'd', long, default_value = "0", value_delimiter = ',', value_name = "N")]
+    pub n_depth: Vec<usize>,
+    /// Numbers of sequences that generate together, separated by commas; also -npl, as llama-batched-bench has it
+    #[arg(long, default_value = "1", value_delimiter = ',', value_name = "N")]
+    pub n_parallel: Vec<NonZeroUsize>,
     /// Repetitions of each test, after one to warm up
     #[arg(short, long, default_value = "5", value_name = "N")]
     pub repetitions: NonZeroUsize,
     /// How the results are printed
     #[arg(short, long, value_enum, default_value = "md")]
     pub output: BenchOutput,
+    /// Folder for two charts: the memory's roof over each test, and decode by depth
+    #[arg(long, value_name = "FOLDER")]
+    pub plot: Option<PathBuf>,
     /// Time every operation of the first prompt and the first generation apart, against the memory's speed
     #[arg(long)]
     pub profile: bool,

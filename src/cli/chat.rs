@@ -27,7 +27,9 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
         return Err(InferError::NoChatTemplate.into());
     }
     let context = args.load.context(file.config()?.context_length);
-    let model = TextModel::new(file.load(&args.load.options(context))?, tokenizer)?;
+    let model = file.load(&args.load.options(context))?;
+    replier.note_loading(&model);
+    let model = TextModel::new(model, tokenizer)?;
     let is_interactive = stdin().is_terminal();
     if is_interactive && !args.single_turn {
         note("Say something. /clear begins anew, /exit or Ctrl-D ends, Ctrl-C stops a reply.");

@@ -31,9 +31,9 @@ pub(super) enum CliError {
     /// A device is further from the reference than it may be.
     #[error("{failures} of {total} checks failed; `--seed {seed}` repeats them")]
     Verify { failures: usize, total: usize, seed: u64 },
-    /// A trace cannot be written.
+    /// A trace or a chart cannot be written.
     #[error("cannot write `{}`: {source}", path.display())]
-    WriteTrace { path: PathBuf, source: io::Error },
+    WriteFile { path: PathBuf, source: io::Error },
     /// Stdout does not take what is printed.
     #[error("cannot print: {0}")]
     Output(#[from] io::Error),
@@ -52,7 +52,7 @@ impl CliError {
             // Only the disk is nobody's fault.
             Self::Synth(SynthError::Gguf(_)) => Fault::Failure as u8,
             Self::Synth(_) | Self::NoPrompt | Self::NotUtf8 { .. } => Fault::Usage as u8,
-            Self::Read { .. } | Self::Write { .. } | Self::WriteTrace { .. } | Self::Verify { .. } => {
+            Self::Read { .. } | Self::Write { .. } | Self::WriteFile { .. } | Self::Verify { .. } => {
                 Fault::Failure as u8
             }
             // Whoever read our output has had enough.

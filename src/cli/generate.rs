@@ -17,6 +17,8 @@ pub(super) fn run(args: &GenerateArgs) -> Result<(), CliError> {
     let context = source::context(own, asked, ids.len(), args.reply.predict.0)?;
     // Only `-c` reserves more than is needed: a long-rope model chooses its factors by what is reserved.
     replier.options.context = asked;
-    let model = TextModel::new(file.load(&args.load.options(Some(context)))?, tokenizer)?;
+    let model = file.load(&args.load.options(Some(context)))?;
+    replier.note_loading(&model);
+    let model = TextModel::new(model, tokenizer)?;
     replier.run(|options, on_text| model.generate(Prompt::Tokens(&ids), options, on_text))
 }

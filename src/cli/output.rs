@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::inference::LoadTimes;
+
 use super::error::CliError;
 
 /// Says something to whoever sits there. A closed stderr is no reason to stop.
@@ -54,6 +56,16 @@ pub(super) fn count(n: u64) -> String {
         Some((unit, scale)) => format!("{:.2} {unit}", n as f64 / scale),
         None => n.to_string(),
     }
+}
+
+/// What loading took: `loaded in 1.20 s: read 2.23 GiB in 0.90 s, 2.66 GB/s`, and so on for each stage that there was.
+pub(super) fn loading(times: &LoadTimes) -> String {
+    let stages = times.stages().into_iter().filter_map(|(name, stage)| {
+        let rate = stage.bytes_per_second()? / 1e9;
+        Some(format!("{name} {} in {:.2} s, {rate:.2} GB/s", size(stage.bytes), stage.time.as_secs_f64()))
+    });
+    let stages: Vec<String> = stages.collect();
+    format!("loaded in {:.2} s: {}", times.total.as_secs_f64(), stages.join("; "))
 }
 
 /// Digits in groups of three: `2,396,770,144`.

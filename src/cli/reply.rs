@@ -5,18 +5,19 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::inference::{GenerateOptions, Generation, InferError, StopReason, Timings};
+use crate::inference::{GenerateOptions, Generation, InferError, Model, StopReason, Timings};
 
 use super::args::ReplyArgs;
 use super::error::CliError;
 use super::interrupt::Interrupt;
-use super::output::{note, print, print_json};
+use super::output::{self, note, print, print_json};
 
 /// Makes replies.
 pub(super) struct Replier {
     pub options: GenerateOptions,
     interrupt: Interrupt,
     is_json: bool,
+    is_verbose: bool,
 }
 
 impl Replier {
@@ -37,7 +38,14 @@ impl Replier {
             cancel: interrupt.cancel.clone(),
             ..GenerateOptions::default()
         };
-        Ok(Self { options, interrupt, is_json: args.json })
+        Ok(Self { options, interrupt, is_json: args.json, is_verbose: args.verbose })
+    }
+
+    /// Says what loading took, where asked for.
+    pub(super) fn note_loading(&self, model: &Model) {
+        if self.is_verbose {
+            note(output::loading(&model.load_times));
+        }
     }
 
     /// Prints one reply; an error where it was interrupted, after printing what there is.
@@ -64,6 +72,9 @@ impl Replier {
         } else {
             print("\n")?;
         }
+        if self.is_verbose {
+            note(spent(&generation.timings));
+        }
         if was_interrupted { Err(CliError::Interrupted) } else { Ok(()) }
     }
 }
@@ -71,6 +82,16 @@ impl Replier {
 /// A seed that is short enough to type again.
 pub(super) fn random_seed() -> u64 {
     RandomState::new().build_hasher().finish() >> 32
+}
+
+/// What a reply took, for people.
+fn spent(timings: &Timings) -> String {
+    let part = |what: &str, n: usize, time: Duration| {
+        let rate = n as f64 / time.as_secs_f64().max(f64::MIN_POSITIVE);
+        format!("{what} of {n} tokens in {:.2} s, {rate:.2} tokens/s", time.as_secs_f64())
+    };
+    let prompt = part("prompt", timings.prompt_tokens, timings.prompt);
+    format!("{prompt}; {}", part("decode", timings.decoded_tokens, timings.decode))
 }
 
 /// A generation as JSON.

@@ -55,21 +55,39 @@ impl ModelFile {
         Ok(Model::load_from(&self.gguf, &self.path, options, &mut progress::bar("loading"))?)
     }
 
-    /// Bytes of weights that one generated token reads: one row of the embedding, and all else; where the embedding is
-    /// the output too, all of it once more.
-    pub(super) fn weight_bytes_per_token(&self, config: &ModelConfig) -> Result<u64, InferError> {
-        let mut bytes = 0;
+    /// The weights that passes read, in bytes.
+    pub(super) fn weight_bytes(&self, config: &ModelConfig) -> Result<WeightBytes, InferError> {
+        let mut bytes = WeightBytes::default();
         for spec in schema(config) {
             let tensor = spec.find(&self.gguf).map_err(|error| InferError::of_model(&self.path, error))?;
-            let is_embedding = spec.slot == Slot::TokenEmbedding;
-            if is_embedding {
-                bytes += tensor.n_bytes / tensor.n_rows().max(1);
-            }
-            if !is_embedding || config.tied_output {
-                bytes += tensor.n_bytes;
+            match spec.slot {
+                Slot::TokenEmbedding => {
+                    bytes.embedding_row = tensor.n_bytes / tensor.n_rows().max(1);
+                    bytes.output += if config.tied_output { tensor.n_bytes } else { 0 };
+                }
+                Slot::Layer(..) => bytes.layers += tensor.n_bytes,
+                _ => bytes.output += tensor.n_bytes,
             }
         }
         Ok(bytes)
+    }
+}
+
+/// Weights by when they are read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct WeightBytes {
+    /// By each token.
+    pub embedding_row: u64,
+    /// By each pass.
+    pub layers: u64,
+    /// By a pass whose logits are asked for: the output projection, which may be the embedding, and what is small.
+    pub output: u64,
+}
+
+impl WeightBytes {
+    /// By one generated token.
+    pub(super) fn per_token(&self) -> u64 {
+        self.embedding_row + self.layers + self.output
     }
 }
 

@@ -7,11 +7,12 @@ use crate::model::CATALOG;
 use crate::quant::{FORMATS, Format};
 
 /// llama.cpp's flags of several letters behind one dash, which clap does not know.
-const LONG_SHORTS: [(&str, &str); 5] = [
+const LONG_SHORTS: [(&str, &str); 6] = [
     ("-mt", "--tokenizer"),
     ("-st", "--single-turn"),
     ("-sys", "--system-prompt"),
     ("-pg", "--prompt-gen"),
+    ("-npl", "--n-parallel"),
     ("-dev", "--device"),
 ];
 

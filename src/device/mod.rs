@@ -19,6 +19,8 @@ pub use emulator::{EmulatorDevice, EmulatorOptions, kernel_names, launched_kerne
 pub use host::HostDevice;
 pub use launch::{Grid, Launch};
 
+use std::time::{Duration, Instant};
+
 use thiserror::Error;
 
 /// Every region starts at a multiple of this many bytes: a cache line pair, and what a 16-byte vector load or a
@@ -94,6 +96,28 @@ pub enum DeviceError {
     },
 }
 
+/// What bringing pieces to a device took: by its own clock where it copies by itself, else by the host's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Transfers {
+    /// Bytes that were copied.
+    pub copied_bytes: u64,
+    /// Copying them.
+    pub copy: Duration,
+    /// Bytes that were worked on after they arrived.
+    pub worked_bytes: u64,
+    /// Working on them.
+    pub work: Duration,
+}
+
+impl std::ops::AddAssign for Transfers {
+    fn add_assign(&mut self, more: Self) {
+        self.copied_bytes += more.copied_bytes;
+        self.copy += more.copy;
+        self.worked_bytes += more.worked_bytes;
+        self.work += more.work;
+    }
+}
+
 /// A device's memory. An allocation is zeroed and lives until it is dropped.
 pub trait Device: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// An owned piece of the device's memory.
@@ -120,8 +144,10 @@ pub trait Device: Clone + std::fmt::Debug + Send + Sync + 'static {
         while offset < into.bytes() {
             let piece = &mut staging[..STAGING_BYTES.min(into.bytes() - offset) as usize];
             read(offset, piece)?;
+            let (started, copied_bytes) = (Instant::now(), piece.len() as u64);
             into.upload(piece, offset)?;
-            offset += piece.len() as u64;
+            self.count(Transfers { copied_bytes, copy: started.elapsed(), ..Transfers::default() });
+            offset += copied_bytes;
         }
         Ok(())
     }
@@ -142,10 +168,21 @@ pub trait Device: Clone + std::fmt::Debug + Send + Sync + 'static {
             let bytes = &mut bytes[..piece.min(total - offset) as usize];
             let place = half * (index as u64 % 2);
             read(offset, bytes)?;
+            let (started, length) = (Instant::now(), bytes.len() as u64);
             staging.upload(bytes, place)?;
-            arrived(staging.address() + place, offset, bytes.len() as u64)?;
+            let copy = started.elapsed();
+            arrived(staging.address() + place, offset, length)?;
+            let work = started.elapsed() - copy;
+            self.count(Transfers { copied_bytes: length, copy, worked_bytes: length, work });
         }
         Ok(())
+    }
+    /// Counts what [`Device::fill`] or [`Device::stream`] took; a device whose memory the host writes has nothing to
+    /// count.
+    fn count(&self, _: Transfers) {}
+    /// What [`Device::fill`] and [`Device::stream`] took since the last call; waits for what is under way.
+    fn take_transfers(&self) -> Result<Transfers, DeviceError> {
+        Ok(Transfers::default())
     }
     /// Copies bytes out of a region.
     fn download(&self, from: &Region<Self>, offset: u64, into: &mut [u8]) -> Result<(), DeviceError>;

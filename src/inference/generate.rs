@@ -186,37 +186,6 @@ impl Model {
         tokens
     }
 
-    /// Runs a prompt and then more tokens one by one, in a sequence of its own, choosing none: what measurements time.
-    /// Either may be empty.
-    ///
-    /// # Errors
-    /// The tokens do not fit the context, or one is not in the vocabulary; or the device failed.
-    pub fn run_passes(&mut self, prompt: &[u32], decoded: &[u32]) -> Result<Timings, InferError> {
-        let mut timings =
-            Timings { prompt_tokens: prompt.len(), decoded_tokens: decoded.len(), ..Timings::default() };
-        for tokens in [prompt, decoded].into_iter().filter(|tokens| !tokens.is_empty()) {
-            self.check_tokens(tokens)?;
-        }
-        let runner = &mut *self.runner;
-        let mut session = Session::begin(runner, prompt.len() + decoded.len())?;
-        let mut run = || {
-            let started = Instant::now();
-            if !prompt.is_empty() {
-                session.advance(runner, prompt)?;
-            }
-            timings.prompt = started.elapsed();
-            let started = Instant::now();
-            for token in decoded.chunks(1) {
-                session.advance(runner, token)?;
-            }
-            timings.decode = started.elapsed();
-            Ok::<_, InferError>(())
-        };
-        let outcome = run();
-        self.runner.end(session.sequence);
-        outcome.map(|()| timings)
-    }
-
     /// Tokens to reserve: what is asked for, or what prompt and reply need and the context has.
     fn capacity(&self, prompt: usize, options: &GenerateOptions) -> Result<usize, InferError> {
         let max = self.context();

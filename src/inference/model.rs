@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use crate::forward::EngineOptions;
 use crate::gguf::Gguf;
@@ -11,6 +12,7 @@ use crate::ops::Arithmetic;
 use crate::ops::profile::Event;
 use crate::quant::Format;
 use crate::tokenizer::Tokenizer;
+use crate::weights::LoadTimes;
 
 use super::runner::{self, Runner, Source};
 use super::tensors::DeviceTensors;
@@ -66,6 +68,8 @@ pub struct Model {
     pub config: ModelConfig,
     /// Bytes that it takes on its device: weights, cache, activations. Nothing is allocated later.
     pub total_vram_bytes: u64,
+    /// What loading took, stage by stage.
+    pub load_times: LoadTimes,
     pub(super) runner: Box<dyn Runner>,
     pub(super) path: PathBuf,
     pub(super) end_of_generation: BTreeSet<u32>,
@@ -100,12 +104,14 @@ impl Model {
         options: &LoadOptions,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, InferError> {
+        let started = Instant::now();
         let config = ModelConfig::from_gguf(gguf).map_err(|error| InferError::of_model(path, error))?;
         let source = Source { path, gguf, config: &config, options: engine_options(&config, options) };
         let runner = runner::load(options, &source, progress)?;
         Ok(Self {
             config: runner.config().clone(),
             total_vram_bytes: runner.plan().total_bytes,
+            load_times: LoadTimes { total: started.elapsed(), ..runner.load_times() },
             runner,
             path: path.to_path_buf(),
             end_of_generation: BTreeSet::new(),

@@ -15,6 +15,7 @@ use crate::ops::kernel::KernelOps;
 use crate::ops::profile::{Event, Profiled};
 use crate::ops::reference::ReferenceOps;
 use crate::ops::{Choice, Ops, PassLimits};
+use crate::weights::LoadTimes;
 
 use super::tensors::DeviceTensors;
 use super::{InferError, LoadOptions};
@@ -170,6 +171,7 @@ pub(super) trait Runner: Send {
     fn config(&self) -> &ModelConfig;
     fn plan(&self) -> &MemoryPlan;
     fn context(&self) -> usize;
+    fn load_times(&self) -> LoadTimes;
     fn begin(&mut self, capacity: usize) -> Result<Sequence, CacheError>;
     fn end(&mut self, sequence: Sequence);
     fn run(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError>;
@@ -180,6 +182,7 @@ pub(super) trait Runner: Send {
         choice: &Choice,
     ) -> Result<Option<u32>, EngineError>;
     fn run_all(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError>;
+    fn step(&mut self, batch: &mut [(&mut Sequence, u32)]) -> Result<Vec<Vec<f32>>, EngineError>;
     fn tensors(&self) -> DeviceTensors;
     fn take_events(&self) -> Vec<Event>;
     fn read_bandwidth(&mut self) -> Result<f64, EngineError>;
@@ -194,6 +197,9 @@ impl<O: Ops> Runner for Engine<O> {
     }
     fn context(&self) -> usize {
         self.context()
+    }
+    fn load_times(&self) -> LoadTimes {
+        self.weights().times
     }
     fn begin(&mut self, capacity: usize) -> Result<Sequence, CacheError> {
         self.begin(capacity)
@@ -214,6 +220,9 @@ impl<O: Ops> Runner for Engine<O> {
     }
     fn run_all(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
         self.run_all(sequence, tokens)
+    }
+    fn step(&mut self, batch: &mut [(&mut Sequence, u32)]) -> Result<Vec<Vec<f32>>, EngineError> {
+        self.step(batch)
     }
     fn tensors(&self) -> DeviceTensors {
         DeviceTensors::new(self.config(), self.weights())

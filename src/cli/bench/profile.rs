@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::inference::{Event, Model};
 
-use super::arbitrary_tokens;
+use super::test::Test;
+use crate::cli::args::BenchArgs;
 use crate::cli::error::CliError;
 
 /// All runs of an operation in one kind of pass.
@@ -18,14 +19,28 @@ struct Sum {
     bytes: u64,
 }
 
-/// Runs a prompt and then tokens one by one, after one round to warm up, and answers the operations of each.
-pub(super) fn events(model: &mut Model, n_prompt: usize, n_gen: usize) -> Result<Vec<Event>, CliError> {
-    let tokens = arbitrary_tokens(n_prompt + n_gen, model.config.vocab_size);
-    let (prompt, decoded) = tokens.split_at(n_prompt);
-    model.run_passes(prompt, decoded)?;
-    model.take_events();
-    model.run_passes(prompt, decoded)?;
-    Ok(model.take_events())
+/// The first prompt and the first number of tokens after it, behind the first depth.
+pub(super) fn first(args: &BenchArgs) -> Test {
+    let first = |counts: &[usize]| counts.first().copied().unwrap_or(0);
+    Test {
+        n_prompt: first(&args.n_prompt),
+        n_gen: first(&args.n_gen),
+        n_depth: first(&args.n_depth),
+        n_parallel: args.n_parallel.first().map_or(1, |n| n.get()),
+    }
+}
+
+/// Runs a test, after a round to warm up, and answers the operations of its passes.
+pub(super) fn events(model: &mut Model, test: &Test) -> Result<Vec<Event>, CliError> {
+    let tokens = test.arbitrary_tokens(model.config.vocab_size);
+    let passes = test.passes(&tokens);
+    model.run_passes(&passes, 1)?;
+    let past_and_round = model.take_events().len();
+    model.run_passes(&passes, 2)?;
+    // A second round adds as many events as a round has.
+    let mut events = model.take_events();
+    let n_round = events.len() - past_and_round;
+    Ok(events.split_off(events.len() - n_round))
 }
 
 /// A row for each operation of a prompt's passes (more than one row) and of single tokens. `bandwidth` is what the
@@ -81,5 +96,5 @@ fn trace(events: &[Event]) -> Value {
 /// Writes the trace to a file.
 pub(super) fn write_trace(events: &[Event], path: &Path) -> Result<(), CliError> {
     std::fs::write(path, trace(events).to_string())
-        .map_err(|source| CliError::WriteTrace { path: path.to_path_buf(), source })
+        .map_err(|source| CliError::WriteFile { path: path.to_path_buf(), source })
 }

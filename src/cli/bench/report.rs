@@ -1,16 +1,18 @@
 //! Results as Markdown, CSV and JSON, in llama-bench's columns and field names where it has them.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 
-use crate::inference::{InferError, LoadOptions};
-use crate::model::ModelConfig;
+use crate::inference::{InferError, LoadOptions, LoadTimes, Model};
 use crate::synth::MIXES;
 use crate::tokenizer::strftime;
 
-use crate::cli::output::{count, size};
+use crate::cli::output::{count, loading, size};
 use crate::cli::source::ModelFile;
 
 use super::Outcome;
+use super::plot::Point;
 
 /// What all tests share.
 pub(super) struct Setting {
@@ -26,17 +28,24 @@ pub(super) struct Setting {
     n_threads: usize,
     chunk: usize,
     kv_type: String,
+    /// From opening the file to a model that can run.
+    load_time: Duration,
+    load_times: LoadTimes,
+    /// Bytes a second that the device's memory delivers to an operation that only reads.
+    pub bandwidth: f64,
 }
 
 impl Setting {
+    /// Measures the memory's speed too.
     pub(super) fn new(
         file: &ModelFile,
-        config: &ModelConfig,
         options: &LoadOptions,
         n_threads: usize,
+        load_time: Duration,
+        model: &mut Model,
     ) -> Result<Self, InferError> {
-        let n_parameters = config.n_parameters();
-        let architecture = config.architecture.name();
+        let n_parameters = model.config.n_parameters();
+        let architecture = model.config.architecture.name();
         let device = options.device.resolved_name()?;
         Ok(Self {
             model_filename: file.path.display().to_string(),
@@ -49,7 +58,30 @@ impl Setting {
             n_threads,
             chunk: options.chunk,
             kv_type: options.kv_format.name().to_lowercase(),
+            load_time,
+            load_times: model.load_times,
+            bandwidth: model.read_bandwidth()?,
         })
+    }
+
+    /// What charts are headed with.
+    pub(super) fn title(&self) -> String {
+        let device = if self.gpu.is_empty() { cpu_name() } else { self.gpu.clone() };
+        let threads =
+            if self.device == "cpu" { format!(", {} threads", self.n_threads) } else { String::new() };
+        format!("{} on {}{threads}: {device}", self.model_type, self.device)
+    }
+
+    /// The outcomes as points of charts.
+    pub(super) fn points(&self, outcomes: &[Outcome]) -> Vec<Point> {
+        let points = outcomes.iter().map(|outcome| Point {
+            name: outcome.test.name(),
+            bytes_per_token: outcome.bytes_per_token as f64,
+            tokens_per_second: outcome.speed(),
+            depth: outcome.test.is_decode().then_some(outcome.test.n_depth as f64),
+            n_parallel: outcome.test.n_parallel,
+        });
+        points.collect()
     }
 }
 
@@ -82,20 +114,25 @@ impl Outcome {
         let n_tokens = self.test.n_tokens() as f64;
         self.samples.iter().map(|sample| n_tokens / sample.as_secs_f64()).collect()
     }
-    /// What the memory delivered, in 1e9 bytes a second.
-    fn gigabytes_per_second(&self) -> Option<f64> {
-        let (speed, _) = mean_and_deviation(&self.tokens_per_second());
-        self.bytes_per_token.map(|bytes| bytes as f64 * speed / 1e9)
+    /// Tokens a second, in the mean.
+    fn speed(&self) -> f64 {
+        mean_and_deviation(&self.tokens_per_second()).0
+    }
+    /// What the memory delivered at least, in bytes a second.
+    fn rate(&self) -> f64 {
+        self.bytes_per_token as f64 * self.speed()
     }
 }
 
+const HEAD: &str = "\
+| model | size | params | backend | threads | test | t/s | bytes/token | GB/s | ideal t/s | of ideal | peak memory |
+| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+";
+
 pub(super) fn markdown(setting: &Setting, outcomes: &[Outcome]) -> String {
-    let head = "| model | size | params | backend | threads | test | t/s | bytes/token | GB/s | peak memory |\n\
-                | --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n";
-    let mut text = head.to_owned();
+    let mut text = HEAD.to_owned();
     for outcome in outcomes {
         let (speed, deviation) = mean_and_deviation(&outcome.tokens_per_second());
-        let or_dash = |cell: Option<String>| cell.unwrap_or_else(|| "-".to_owned());
         let cells = [
             setting.model_type.clone(),
             size(setting.model_bytes),
@@ -104,11 +141,26 @@ pub(super) fn markdown(setting: &Setting, outcomes: &[Outcome]) -> String {
             setting.n_threads.to_string(),
             outcome.test.name(),
             format!("{speed:.2} ± {deviation:.2}"),
-            or_dash(outcome.bytes_per_token.map(|bytes| bytes.to_string())),
-            or_dash(outcome.gigabytes_per_second().map(|rate| format!("{rate:.2}"))),
-            or_dash(outcome.peak_bytes.map(size)),
+            outcome.bytes_per_token.to_string(),
+            format!("{:.2}", outcome.rate() / 1e9),
+            format!("{:.2}", setting.bandwidth / outcome.bytes_per_token as f64),
+            format!("{:.1} %", 100.0 * outcome.rate() / setting.bandwidth),
+            outcome.peak_bytes.map_or_else(|| "-".to_owned(), size),
         ];
         text += &format!("| {} |\n", cells.join(" | "));
+    }
+    text += &format!(
+        "\nThe memory delivers {:.1} GB/s to an operation that only reads: ideal t/s is that over bytes/token.\n\
+         With the opening of the file, {:.2} s; {}.\n",
+        setting.bandwidth / 1e9,
+        setting.load_time.as_secs_f64(),
+        loading(&setting.load_times),
+    );
+    for outcome in outcomes {
+        if let Some(time) = outcome.time_to_first_token {
+            let (name, seconds) = (outcome.test.name(), time.as_secs_f64());
+            text += &format!("First token of {name} {seconds:.2} s after the file was opened.\n");
+        }
     }
     text
 }
@@ -142,6 +194,7 @@ fn record(setting: &Setting, outcome: &Outcome) -> Map<String, Value> {
     let (samples_ns, samples_ts) = (outcome.nanoseconds(), outcome.tokens_per_second());
     let (avg_ns, stddev_ns) = mean_and_deviation(&samples_ns);
     let (avg_ts, stddev_ts) = mean_and_deviation(&samples_ts);
+    let LoadTimes { read, copy, repack, .. } = setting.load_times;
     let fields = [
         ("build_commit", json!(env!("CARGO_PKG_VERSION"))),
         ("cpu_info", json!(cpu_name())),
@@ -159,7 +212,7 @@ fn record(setting: &Setting, outcome: &Outcome) -> Map<String, Value> {
         ("type_v", json!(setting.kv_type)),
         ("n_prompt", json!(outcome.test.n_prompt)),
         ("n_gen", json!(outcome.test.n_gen)),
-        ("n_depth", json!(0)),
+        ("n_depth", json!(outcome.test.n_depth)),
         ("test_time", json!(strftime("%Y-%m-%dT%H:%M:%SZ", outcome.unix_seconds).ok())),
         ("avg_ns", json!(avg_ns.round() as u64)),
         ("stddev_ns", json!(stddev_ns.round() as u64)),
@@ -168,11 +221,28 @@ fn record(setting: &Setting, outcome: &Outcome) -> Map<String, Value> {
         ("samples_ns", samples_ns.iter().map(|ns| ns.round() as u64).collect()),
         ("samples_ts", samples_ts.into()),
         ("test", json!(outcome.test.name())),
+        ("n_parallel", json!(outcome.test.n_parallel)),
         ("bytes_per_token", json!(outcome.bytes_per_token)),
-        ("gb_per_second", json!(outcome.gigabytes_per_second())),
+        ("gb_per_second", json!(outcome.rate() / 1e9)),
+        ("read_bandwidth_gb_per_second", json!(setting.bandwidth / 1e9)),
+        ("ideal_ts", json!(setting.bandwidth / outcome.bytes_per_token as f64)),
+        ("share_of_ideal", json!(outcome.rate() / setting.bandwidth)),
+        ("time_to_first_token_ns", json!(outcome.time_to_first_token.map(nanoseconds))),
+        ("load_ns", json!(nanoseconds(setting.load_time))),
+        ("load_read_bytes", json!(read.bytes)),
+        ("load_read_ns", json!(nanoseconds(read.time))),
+        ("load_copy_bytes", json!(copy.bytes)),
+        ("load_copy_ns", json!(nanoseconds(copy.time))),
+        ("load_repack_bytes", json!(repack.bytes)),
+        ("load_repack_ns", json!(nanoseconds(repack.time))),
         ("peak_memory_bytes", json!(outcome.peak_bytes)),
     ];
     fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// Nanoseconds, as llama-bench counts.
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The processor's name, empty where the system does not tell.

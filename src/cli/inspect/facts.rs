@@ -49,7 +49,7 @@ impl Memory {
             device: options.device.resolved_name()?,
             plan: Model::plan(&file.gguf, &file.path, &options)?,
             kv_bytes_per_token: MemoryPlan::kv_bytes_per_token(config, options.kv_format),
-            weight_bytes_per_token: file.weight_bytes_per_token(config)?,
+            weight_bytes_per_token: file.weight_bytes(config)?.per_token(),
             available_bytes: options.device.available_bytes()?,
             driver_bytes: options.device.context_bytes()?,
             limit_bytes: options.limit_bytes,

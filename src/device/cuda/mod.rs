@@ -21,9 +21,9 @@ use bytemuck::NoUninit;
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::{CudaStream, sys};
 
-use super::{Device, DeviceError, Grid, Launch, MemoryInfo, Region, STAGING_BYTES};
+use super::{Device, DeviceError, Grid, Launch, MemoryInfo, Region, STAGING_BYTES, Transfers};
 use open::{Context, describe};
-use staging::Staging;
+use staging::{Staging, Timed};
 
 /// A value behind a lock; a thread that panicked leaves it as sound as any other.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -181,6 +181,7 @@ impl Queue {
 
     /// Brings `total` bytes to the GPU in pieces of at most `piece` bytes: `read(offset, bytes)` delivers one,
     /// `place(index, offset)` is the address where it goes, `arrived(address, offset, length)` queues work on it.
+    /// Of that, what `timed` says is timed.
     ///
     /// # Safety
     /// Every piece lies in an allocation of this queue: it waits for the queue before it is freed.
@@ -188,6 +189,7 @@ impl Queue {
         &self,
         total: u64,
         piece: u64,
+        timed: Option<Timed>,
         mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
         place: impl Fn(usize, u64) -> u64,
         mut arrived: impl FnMut(u64, u64, u64) -> Result<(), E>,
@@ -204,9 +206,15 @@ impl Queue {
             let bytes = staging.piece(piece.min(total - offset)).map_err(failed)?;
             let (address, length) = (place(index, offset), bytes.len() as u64);
             read(offset, bytes)?;
+            if timed.is_some() {
+                staging.begin_time(&self.stream).map_err(failed)?;
+            }
             // SAFETY: the caller vouches for every place.
             unsafe { staging.send(address, length, &self.stream) }.map_err(failed)?;
             arrived(address, offset, length)?;
+            if let Some(timed) = timed {
+                staging.end_time(length, timed, &self.stream).map_err(failed)?;
+            }
         }
         Ok(())
     }
@@ -274,7 +282,7 @@ impl Device for CudaDevice {
         };
         let (total, place) = (bytes.len() as u64, |_, at| into.address() + offset + at);
         // SAFETY: the bytes lie in the region.
-        unsafe { into.allocation().queue.copy_in(total, STAGING_BYTES, copy, place, |_, _, _| Ok(())) }
+        unsafe { into.allocation().queue.copy_in(total, STAGING_BYTES, None, copy, place, |_, _, _| Ok(())) }
     }
 
     fn fill<E: From<DeviceError>>(
@@ -282,9 +290,10 @@ impl Device for CudaDevice {
         into: &mut Region<Self>,
         read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let (total, place) = (into.bytes(), |_, at| into.address() + at);
+        let (total, place, timed) = (into.bytes(), |_, at| into.address() + at, Some(Timed::Copy));
+        let queue = &into.allocation().queue;
         // SAFETY: the bytes are the whole region.
-        unsafe { into.allocation().queue.copy_in(total, STAGING_BYTES, read, place, |_, _, _| Ok(())) }
+        unsafe { queue.copy_in(total, STAGING_BYTES, timed, read, place, |_, _, _| Ok(())) }
     }
 
     fn stream<E: From<DeviceError>>(
@@ -301,8 +310,17 @@ impl Device for CudaDevice {
         }
         // A half is overwritten after the work on its last piece: copies and launches stand in one queue.
         let place = |index: usize, _| staging.address() + half * (index as u64 % 2);
+        let timed = Some(Timed::CopyAndWork);
         // SAFETY: a piece fits each half of the region.
-        unsafe { staging.allocation().queue.copy_in(total, piece, read, place, arrived) }
+        unsafe { staging.allocation().queue.copy_in(total, piece, timed, read, place, arrived) }
+    }
+
+    /// Those of all queues of the GPU: they share the pinned memory.
+    fn take_transfers(&self) -> Result<Transfers, DeviceError> {
+        self.0.ready()?;
+        let mut staging = lock(&self.0.context.staging);
+        let transfers = staging.as_mut().map_or(Ok(Transfers::default()), Staging::take_transfers);
+        transfers.map_err(|error| self.0.failed("timing copies", error))
     }
 
     fn download(&self, from: &Region<Self>, offset: u64, into: &mut [u8]) -> Result<(), DeviceError> {

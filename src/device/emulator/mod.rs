@@ -14,7 +14,7 @@ use bytemuck::NoUninit;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use super::host::{HostAllocation, system_memory};
-use super::{Device, DeviceError, Grid, Launch, MemoryInfo, Region};
+use super::{Device, DeviceError, Grid, Launch, MemoryInfo, Region, Transfers};
 
 #[cfg(test)]
 pub(crate) use kernels::layouts;
@@ -65,6 +65,7 @@ struct State {
     memory: Mutex<Memory>,
     copies: AtomicU64,
     launches: AtomicU64,
+    transfers: Mutex<Transfers>,
     /// A kernel failed while it ran.
     is_lost: AtomicBool,
 }
@@ -223,6 +224,15 @@ impl Device for EmulatorDevice {
         // SAFETY: `piece` checked the length; the bytes are initialised, and launches have ended.
         unsafe { from.copy_to_nonoverlapping(into.as_mut_ptr(), into.len()) }
         Ok(())
+    }
+
+    fn count(&self, transfers: Transfers) {
+        *self.state.transfers.lock().unwrap_or_else(PoisonError::into_inner) += transfers;
+    }
+
+    fn take_transfers(&self) -> Result<Transfers, DeviceError> {
+        let mut transfers = self.state.transfers.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(std::mem::take(&mut *transfers))
     }
 }
 

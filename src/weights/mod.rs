@@ -1,5 +1,9 @@
 //! A model's weights as typed structs over regions of the arena, read from the file by walking the schema.
 
+mod read;
+
+use std::time::Instant;
+
 use thiserror::Error;
 
 use crate::device::{Buffer, Device, DeviceError, Region};
@@ -7,6 +11,9 @@ use crate::gguf::{Gguf, GgufError};
 use crate::memory::{Arena, ArenaError, region};
 use crate::model::{LayerSlot, ModelConfig, ModelError, RopeFactors, Slot, TensorKind, TensorSpec, schema};
 use crate::ops::{Matrix, MatrixShape, Norm, Ops, OpsError, Projection, ProjectionPart, RotaryTable};
+
+use read::Reader;
+pub use read::{LoadTimes, Stage};
 
 /// Weights that could not be loaded.
 #[derive(Debug, Error)]
@@ -68,6 +75,8 @@ pub struct Weights<D: Device> {
     pub output: Projection<D>,
     /// The rotary embedding.
     pub rotary: RotaryTable<D>,
+    /// What loading them took.
+    pub times: LoadTimes,
 }
 
 impl<D: Device> Weights<D> {
@@ -79,14 +88,17 @@ impl<D: Device> Weights<D> {
         arena: &mut Arena<D>,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, LoadError> {
+        let started = Instant::now();
         let specs = schema(config);
         let mut total_bytes = 0;
         for spec in &specs {
             total_bytes += spec.find(gguf)?.n_bytes;
         }
         let staging = arena.take(region::STAGING)?;
-        let mut loader =
-            Loader { ops, staging, config, gguf, arena, specs, progress, read_bytes: 0, total_bytes };
+        let reader = Reader::new(gguf, total_bytes, progress)?;
+        // What others have copied so far is not this model's.
+        ops.device().take_transfers()?;
+        let mut loader = Loader { ops, staging, config, reader, arena, specs };
         let rotary = loader.rotary()?;
         let token_embedding = loader.matrix(Slot::TokenEmbedding)?;
         let layers = (0..config.num_layers).map(|index| loader.layer(index)).collect::<Result<_, _>>()?;
@@ -97,7 +109,10 @@ impl<D: Device> Weights<D> {
         } else {
             (Some(token_embedding), single(loader.matrix(Slot::Output)?))
         };
-        Ok(Self { token_embedding, layers, output_norm, output, rotary })
+        let read = loader.reader.stage;
+        ops.synchronize()?;
+        let times = LoadTimes::new(started.elapsed(), read, ops.device().take_transfers()?);
+        Ok(Self { token_embedding, layers, output_norm, output, rotary, times })
     }
 
     /// `[vocabulary, hidden]`, stored once where input and output share it.
@@ -110,12 +125,9 @@ struct Loader<'a, O: Ops> {
     ops: &'a O,
     staging: Region<O::Device>,
     config: &'a ModelConfig,
-    gguf: &'a Gguf,
+    reader: Reader<'a>,
     arena: &'a mut Arena<O::Device>,
     specs: Vec<TensorSpec>,
-    progress: &'a mut dyn FnMut(u64, u64),
-    read_bytes: u64,
-    total_bytes: u64,
 }
 
 impl<O: Ops> Loader<'_, O> {
@@ -125,38 +137,27 @@ impl<O: Ops> Loader<'_, O> {
         spec.ok_or_else(|| ArenaError::NoRegion { name: slot.name() }.into())
     }
 
-    fn read(&mut self, bytes: u64) {
-        self.read_bytes += bytes;
-        (self.progress)(self.read_bytes, self.total_bytes);
-    }
-
     fn matrix(&mut self, slot: Slot) -> Result<Matrix<O::Device>, LoadError> {
         let spec = self.spec(slot)?;
         debug_assert_eq!(spec.kind, TensorKind::Matrix);
-        let tensor = spec.find(self.gguf)?;
+        let tensor = spec.find(self.reader.gguf())?;
         let region = self.arena.take(&spec.name)?;
         let shape = MatrixShape { format: tensor.format, n_rows: spec.n_rows, n_cols: spec.n_cols };
-        let Self { ops, gguf, staging, progress, read_bytes, total_bytes, .. } = self;
-        ops.load_matrix(shape, region, staging, |offset, piece| {
-            gguf.read_at(tensor, offset, piece)?;
-            *read_bytes += piece.len() as u64;
-            progress(*read_bytes, *total_bytes);
-            Ok(())
-        })
+        let Self { ops, staging, reader, .. } = self;
+        ops.load_matrix(shape, region, staging, |offset, piece| reader.read(tensor, offset, piece))
     }
 
     /// The values of a small tensor, as f32 whatever the file keeps.
     fn values(&mut self, slot: Slot) -> Result<Vec<f32>, LoadError> {
         let spec = self.spec(slot)?;
-        let tensor = spec.find(self.gguf)?;
+        let tensor = spec.find(self.reader.gguf())?;
         let row_bytes = tensor.format.row_bytes(spec.n_cols as u64);
         if row_bytes != Some(tensor.n_bytes) {
             let (name, n_cols, format) = (spec.name, spec.n_cols as u64, tensor.format);
             return Err(ModelError::RowLength { name, n_cols, format, block: format.block_elements() }.into());
         }
         let mut bytes = vec![0; tensor.n_bytes as usize];
-        self.gguf.read_at(tensor, 0, &mut bytes)?;
-        self.read(tensor.n_bytes);
+        self.reader.read(tensor, 0, &mut bytes)?;
         let mut values = vec![0.0; spec.n_cols];
         (tensor.format.row().dequantize)(&bytes, &mut values);
         Ok(values)
