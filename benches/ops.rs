@@ -45,8 +45,9 @@ fn project(c: &mut Criterion) {
     let threads = std::env::var("WORKER_ORCD_THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
     let ops = ReferenceOps::new(threads).unwrap();
     let limits = PassLimits { rows: PREFILL, context: 64 };
-    let workspace_bytes = ops.workspace_bytes(&ModelConfig::phi3_mini_4k(), limits);
-    let mut workspace = Region::allocate(&HostDevice, workspace_bytes).unwrap().typed();
+    let config = ModelConfig::phi3_mini_4k();
+    let region = Region::allocate(&HostDevice, ops.workspace_bytes(&config, limits)).unwrap();
+    let mut workspace = ops.workspace(&config, limits, region).unwrap();
     let (a, mut x) = (rows(PREFILL), rows(PREFILL));
     for (phase, n_rows) in [("decode", 1), ("prefill", PREFILL)] {
         let mut group = c.benchmark_group(format!("project/{phase}"));

@@ -14,7 +14,7 @@
 //! | 4 | [`weights`], [`kv_cache`] | typed structs over arena regions |
 //! | 4 | [`synth`] | complete files of random weights |
 //! | 5 | [`verify`] | a device's operations against the reference's |
-//! | 5 | [`forward`], [`sampler`] | the layer, written once; seeded sampling |
+//! | 5 | [`forward`], [`sampler`] | the layer, written once; how tokens are chosen |
 //! | 6 | [`inference`] | adapters, factory, generation loop |
 //! | 6 | [`models`] | the names under which programs of the original documentation find all that |
 //! | 7 | `cli` | the command |

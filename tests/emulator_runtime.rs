@@ -77,6 +77,18 @@ fn counted(n: u32) -> Vec<u32> {
 // ---- what is right
 
 #[test]
+fn atomics_of_many_blocks_lose_nothing() {
+    const BLOCKS: u32 = 500;
+    let values = counted(32 * BLOCKS);
+    let grid = Grid { blocks: [BLOCKS, 1, 1], ..grid(32) };
+    let out = run(&EmulatorDevice::default(), "selftest_atomics", grid, &values, 0, 6).unwrap();
+    let wide = |at: usize| u64::from(out[at + 1]) << 32 | u64::from(out[at]);
+    let sum: u64 = values.iter().copied().map(u64::from).sum();
+    let largest = values.iter().copied().map(u64::from).max().unwrap();
+    assert_eq!((u64::from(out[0]), wide(2), wide(4)), (sum & 0xffff_ffff, sum << 16, largest << 16));
+}
+
+#[test]
 fn a_block_reduction_is_right_in_any_order() {
     let values: Vec<u32> = (0..1024u16).map(|i| f32::from(i).to_bits()).collect();
     let expected = [0, 1, 2, 3].map(|block: u16| (0..256).map(|i| f32::from(256 * block + i)).sum::<f32>());

@@ -10,8 +10,8 @@ use worker_orcd::forward::{Engine, EngineOptions};
 use worker_orcd::gguf::Gguf;
 use worker_orcd::model::ModelConfig;
 use worker_orcd::ops::kernel::KernelOps;
-use worker_orcd::ops::reference::ReferenceOps;
-use worker_orcd::ops::{Arithmetic, Ops};
+use worker_orcd::ops::reference::{ReferenceOps, choose};
+use worker_orcd::ops::{Arithmetic, Choice, Ops, Penalties, Recent};
 use worker_orcd::quant::Format;
 
 /// Both kinds of attention heads, biases, head norms, both pairings, long rope, rows that are no whole block of 256.
@@ -59,6 +59,18 @@ fn chunks_change_no_bit<O: Ops>(make: impl Fn() -> O, case: &Case) {
     }
 }
 
+/// The most likely token, and draws with each filter.
+fn choices() -> Vec<Choice> {
+    let draw = |random| Choice { temperature: 0.8, top_k: 40, random, ..Choice::default() };
+    let penalties = Penalties { repeat: 1.3, frequency: 0.1, presence: 0.2 };
+    vec![
+        Choice::default(),
+        draw(1 << 52),
+        Choice { top_k: 0, top_p: 0.95, ..draw(1 << 51) },
+        Choice { min_p: 0.05, penalties, recent: Recent::of(&[1, 2, 3, 1]), ..draw(3 << 51) },
+    ]
+}
+
 fn a_batch_changes_no_bit<O: Ops>(ops: O, case: &Case) {
     let prompt = case.prompts.iter().find(|prompt| prompt.name == "p7").unwrap();
     let mut engine = engine(ops, case, 8 * 64, 64);
@@ -69,6 +81,9 @@ fn a_batch_changes_no_bit<O: Ops>(ops: O, case: &Case) {
         engine.end(sequence);
         row
     };
+    // What the host chooses from these logits, every device must choose, alone and in a batch.
+    let choices = choices();
+    let chosen: Vec<_> = choices.iter().map(|choice| choose(&mut alone.clone(), choice)).collect();
     for n in [1, 2, 8] {
         let mut sequences: Vec<_> = (0..n).map(|_| engine.begin(32).unwrap()).collect();
         for (i, sequence) in sequences.iter_mut().enumerate() {
@@ -80,6 +95,14 @@ fn a_batch_changes_no_bit<O: Ops>(ops: O, case: &Case) {
         let rows = engine.step(&mut batch).unwrap();
         let same = rows[n - 1].iter().zip(&alone).all(|(a, b)| a.to_bits() == b.to_bits());
         assert!(same, "{}: batch of {n}", case.name);
+        for (choice, chosen) in choices.iter().zip(&chosen) {
+            let mut batch: Vec<_> = sequences.iter_mut().map(|sequence| (sequence, 1)).collect();
+            for (sequence, _) in &mut batch {
+                sequence.truncate(sequence.len() - 1);
+            }
+            let tokens = engine.step_and_choose(&mut batch, &vec![choice.clone(); n]).unwrap();
+            assert_eq!(tokens[n - 1], *chosen, "{}: batch of {n}, {choice:?}", case.name);
+        }
         for sequence in sequences {
             engine.end(sequence);
         }

@@ -68,7 +68,7 @@ fn expect_fault<O: Ops>(ops: O, arithmetic: Arithmetic, fault: Fault, touched: &
 
 #[test]
 fn every_fault_is_found() {
-    use Operation::{Append, Attend, Embed, Largest, NormGateUp, NormProject, Project, Rotate};
+    use Operation::{Append, Attend, Choose, Embed, NormGateUp, NormProject, Project, Rotate};
     let faults: [(Fault, &[Operation]); 9] = [
         (Fault::None, &[]),
         (Fault::Embed, &[Embed]),
@@ -78,7 +78,7 @@ fn every_fault_is_found() {
         (Fault::Project, &[Project]),
         (Fault::Rotate, &[Rotate]),
         (Fault::Append, &[Append]),
-        (Fault::Largest, &[Largest]),
+        (Fault::Choose, &[Choose]),
     ];
     for (fault, touched) in faults {
         for arithmetic in [Arithmetic::Single, Arithmetic::FixedPoint] {
@@ -148,7 +148,7 @@ fn the_command_reports_every_check() {
     assert_eq!((&report["seed"], &report["rows"], &report["failures"]), (&3.into(), &64.into(), &0.into()));
     let checks = report["checks"].as_array().unwrap();
     for operation in
-        ["embed", "norm_project", "project", "norm_gate_up", "rotate", "append", "attend", "largest"]
+        ["embed", "norm_project", "project", "norm_gate_up", "rotate", "append", "attend", "choose"]
     {
         let mut of = checks.iter().filter(|check| check["operation"] == operation);
         assert!(of.all(|check| check["passed"] == true && check["reason"].is_string()), "{operation}");

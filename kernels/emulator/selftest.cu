@@ -1,5 +1,6 @@
 // Kernels that show what the emulator computes and what it finds; tests/emulator_runtime.rs runs them. All but the first
 // run as one block, with a few words a thread in and out; the wrong ones are wrong in one way each.
+#include "numeric.cuh"
 #include "reduce.cuh"
 
 struct SelftestParams {
@@ -48,6 +49,20 @@ KERNEL(selftest_halves, SelftestParams, 1024, 1) {
         p.out[i] = bits_of(half_to_float((uint16_t)i));
         p.out[p.n + i] = float_to_half(float_of(p.in[i]));
     }
+}
+
+// out[i] = e^in[i], for i < n.
+KERNEL(selftest_exponential, SelftestParams, 1024, 1) {
+    for (uint32_t i = threadIdx.x; i < p.n; i += blockDim.x) p.out[i] = bits_of(exponential(float_of(p.in[i])));
+}
+
+// The sum of in[blocks][32] in a word of 32 bits; 2^16 times it, and 2^16 times the largest, in words of 64 bits.
+KERNEL(selftest_atomics, SelftestParams, 32, 1) {
+    const uint32_t value = p.in[WARP * blockIdx.x + threadIdx.x];
+    uint64_t *wide = (uint64_t *)p.out;
+    atomic_add(p.out, value);
+    atomic_add(wide + 1, (uint64_t)value << 16);
+    atomic_max(wide + 2, (uint64_t)value << 16);
 }
 
 // ---- background copies: out[thread] = in[thread] where the wait came before

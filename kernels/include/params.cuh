@@ -126,12 +126,37 @@ constexpr int ATTEND_HEADS = 8;        // query heads of one key head that a blo
 constexpr int ROTATE_HEADS = 8;        // heads of a row that a block of the rotary kernel takes
 constexpr int MOST_HEAD_DIM = 256;
 
-// best[row] = the first of the largest of logits[row]; rows without a finite number answer 0xffffffff.
-struct ArgmaxParams {
-    const float *logits; // [rows][stride]
-    uint32_t *best;      // [rows]
-    uint32_t n_rows, n_columns, stride, unused;
+// How a token is chosen from a row of logits; `Choice` in src/ops/choice.rs says what it means.
+struct ChoiceRow {
+    uint64_t random;     // upper 53 bits: times the sum of all weights, the upper word is the unit that is chosen
+    uint64_t top_p;      // of 2^64; 0 keeps all
+    uint64_t min_weight; // what an untempered weight must reach
+    uint32_t top_k;      // 0 keeps all
+    float temperature;   // 0 takes the largest
+    float repeat, frequency, presence;
+    uint32_t recent, n_recent; // words of `ChooseParams::recent` from here: tokens, each with its count
+    uint32_t unused;
 };
+
+// best[row] = the choice from logits[row]: its upper 32 bits not zero, its lower the token's complement; 0 for a row
+// without a finite logit. The logits of recent tokens are changed. `best` is 0 before.
+struct ChooseParams {
+    float *logits; // [rows][stride]
+    uint64_t *best;
+    const ChoiceRow *choices; // [rows]
+    const uint32_t *recent;
+    uint64_t *masses; // [rows][CHOICE_ROUNDS][CHOICE_BUCKETS] weights of the logits in a bucket
+    uint32_t *counts; // [rows][CHOICE_ROUNDS][CHOICE_BUCKETS] their number
+    uint64_t *bounds; // [rows][CHOICE_ROUNDS + 1][3]
+    uint64_t *slices; // [rows][n_slices][2]
+    uint32_t n_columns, stride;
+    uint32_t n_slices; // of CHOICE_SLICE logits, at most as many as a block can add up
+    uint32_t round;
+};
+
+constexpr int CHOICE_ROUNDS = 5;     // of narrowing: three by rank, two by probability
+constexpr int CHOICE_BUCKETS = 2048; // of a round's histogram
+constexpr int CHOICE_SLICE = 2048;   // logits of a block
 
 // Reads vectors of 16 bytes.
 struct ReadParams {

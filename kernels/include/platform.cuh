@@ -169,6 +169,15 @@ DEVICE int dot4_ss(uint32_t a, uint32_t b, int sum) {
 #endif
 }
 
+// The upper word of a product of two words of 64 bits.
+DEVICE uint64_t multiply_high(uint64_t a, uint64_t b) {
+#ifdef WORKER_ORCD_EMULATOR
+    return (uint64_t)((unsigned __int128)a * b >> 64);
+#else
+    return __umul64hi(a, b);
+#endif
+}
+
 // Products of 8-bit integers on the tensor cores, exact: c[16][8] = a[16][K] · b[K][8]. PTX ISA, "Matrix fragments for
 // mma.m16n8k32". With g = lane / 4 and t = lane % 4 a lane holds
 //   a[0]: row g,     columns 4t .. 4t+3        a[2]: row g,     columns 16+4t .. 16+4t+3   (k32 alone)
@@ -274,5 +283,34 @@ template <int PENDING> DEVICE void copy_async_wait() {
     emulator::copy_async_wait(PENDING);
 #else
     asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+#endif
+}
+
+// ---- integer atomics: exact, so their order does not matter. What they leave is read behind a barrier where it is shared
+// memory, and by a later kernel where it is global.
+
+DEVICE void atomic_add(uint32_t *to, uint32_t value) {
+#ifdef WORKER_ORCD_EMULATOR
+    __atomic_fetch_add(to, value, __ATOMIC_RELAXED);
+#else
+    atomicAdd(to, value);
+#endif
+}
+
+DEVICE void atomic_add(uint64_t *to, uint64_t value) {
+#ifdef WORKER_ORCD_EMULATOR
+    __atomic_fetch_add(to, value, __ATOMIC_RELAXED);
+#else
+    atomicAdd((unsigned long long *)to, (unsigned long long)value);
+#endif
+}
+
+DEVICE void atomic_max(uint64_t *to, uint64_t value) {
+#ifdef WORKER_ORCD_EMULATOR
+    uint64_t found = __atomic_load_n(to, __ATOMIC_RELAXED);
+    while (found < value && !__atomic_compare_exchange_n(to, &found, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
+#else
+    atomicMax((unsigned long long *)to, (unsigned long long)value);
 #endif
 }

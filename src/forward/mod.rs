@@ -3,6 +3,8 @@
 mod layer;
 mod scratch;
 
+use std::ops::Range;
+
 use thiserror::Error;
 
 use crate::device::{Device, DeviceError};
@@ -10,7 +12,7 @@ use crate::gguf::Gguf;
 use crate::kv_cache::{CacheError, KvCache, Sequence};
 use crate::memory::{Arena, ArenaError, MemoryPlan, PlanError, PlanOptions, region};
 use crate::model::ModelConfig;
-use crate::ops::{Ops, OpsError, Pass, PassLimits, Span};
+use crate::ops::{Choice, Ops, OpsError, Pass, PassLimits, Span, expect};
 use crate::quant::Format;
 use crate::weights::{LayerWeights, LoadError, Weights};
 
@@ -102,6 +104,15 @@ pub struct OpsBytes {
     pub staging: u64,
 }
 
+/// What is made of the last rows of a pass.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ending<'a> {
+    /// How many get logits.
+    n_logits: usize,
+    /// How a token is chosen from each of them; empty where none is.
+    choices: &'a [Choice],
+}
+
 fn limits(options: &EngineOptions) -> PassLimits {
     PassLimits { rows: options.chunk.max(1), context: options.context }
 }
@@ -183,45 +194,78 @@ impl<O: Ops> Engine<O> {
 
     /// Runs tokens of one sequence and answers the logits of the last: `[vocabulary]`.
     pub fn run(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
-        self.run_to_last(sequence, tokens)?;
+        self.run_to_last(sequence, tokens, &[])?;
         Ok(self.scratch.logits.download(0, 1)?)
     }
 
-    /// Runs tokens of one sequence and answers the first of the most likely next ones; `None` where no logit is finite.
-    /// The logits stay on the device.
-    pub fn run_greedy(
+    /// Runs tokens of one sequence and chooses the next one; `None` where no logit is finite. The logits stay on the
+    /// device.
+    pub fn run_and_choose(
         &mut self,
         sequence: &mut Sequence,
         tokens: &[u32],
+        choice: &Choice,
     ) -> Result<Option<u32>, EngineError> {
-        self.run_to_last(sequence, tokens)?;
-        let largest = self.ops.largest(&self.scratch.logits, 1, &mut self.workspace)?;
-        Ok(largest.first().copied().flatten())
+        self.run_to_last(sequence, tokens, std::slice::from_ref(choice))?;
+        Ok(self.ops.chosen(1, &self.workspace)?.first().copied().flatten())
     }
 
     /// Runs tokens of one sequence and leaves the logits of the last in the first row of `scratch.logits`.
-    fn run_to_last(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<(), EngineError> {
+    fn run_to_last(
+        &mut self,
+        sequence: &mut Sequence,
+        tokens: &[u32],
+        choices: &[Choice],
+    ) -> Result<(), EngineError> {
         let n_chunks = tokens.len().div_ceil(self.plan.options.rows);
-        self.run_chunks(sequence, tokens, |engine, chunk, n_rows| {
-            if chunk + 1 == n_chunks { engine.make_logits(n_rows - 1..n_rows) } else { Ok(()) }
-        })
+        let of_last = Ending { n_logits: 1, choices };
+        let ending = |chunk, _| if chunk + 1 == n_chunks { of_last } else { Ending::default() };
+        self.run_chunks(sequence, tokens, ending, |_, _| Ok(()))
     }
 
     /// Runs tokens of one sequence and answers the logits of each: `[tokens, vocabulary]`.
     pub fn run_all(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
-        let step = self.plan.options.logits_rows;
+        let most = self.plan.options.logits_rows;
         let mut logits = Vec::with_capacity(tokens.len() * self.config.vocab_size);
-        self.run_chunks(sequence, tokens, |engine, _, n_rows| {
-            for first in (0..n_rows).step_by(step) {
-                logits.extend(engine.logits(first..n_rows.min(first + step))?);
-            }
+        let ending = |_, n_rows| Ending { n_logits: logits_in_pass(n_rows, most), choices: &[] };
+        self.run_chunks(sequence, tokens, ending, |engine, n_rows| {
+            logits.extend(engine.all_logits(n_rows)?);
             Ok(())
         })?;
         Ok(logits)
     }
 
-    /// Runs one token of each of several sequences and answers their logits, each `[vocabulary]`.
+    /// Runs one token of each of several sequences and answers their logits, each `[vocabulary]`. The output weights are
+    /// read once where the plan has rows of logits for all, else once for each so many.
     pub fn step(&mut self, batch: &mut [(&mut Sequence, u32)]) -> Result<Vec<Vec<f32>>, EngineError> {
+        self.check_step(batch)?;
+        let n_logits = logits_in_pass(batch.len(), self.plan.options.logits_rows);
+        self.step_pass(batch, Ending { n_logits, choices: &[] })?;
+        let logits = self.all_logits(batch.len())?;
+        Ok(logits.chunks_exact(self.config.vocab_size).map(<[f32]>::to_vec).collect())
+    }
+
+    /// Runs one token of each of several sequences and chooses the next of each, by the choice of the same place; `None`
+    /// where no logit is finite. The logits stay on the device. One pass takes as many sequences as the plan has rows
+    /// of logits.
+    pub fn step_and_choose(
+        &mut self,
+        batch: &mut [(&mut Sequence, u32)],
+        choices: &[Choice],
+    ) -> Result<Vec<Option<u32>>, EngineError> {
+        self.check_step(batch)?;
+        expect("choose", "choices", choices.len(), batch.len())?;
+        let most = self.plan.options.logits_rows;
+        let mut chosen = Vec::with_capacity(batch.len());
+        for (batch, choices) in batch.chunks_mut(most).zip(choices.chunks(most)) {
+            self.step_pass(batch, Ending { n_logits: batch.len(), choices })?;
+            chosen.extend(self.ops.chosen(choices.len(), &self.workspace)?);
+        }
+        Ok(chosen)
+    }
+
+    /// Refuses a step before any of its sequences is touched.
+    fn check_step(&self, batch: &[(&mut Sequence, u32)]) -> Result<(), EngineError> {
         let most = self.plan.options.rows;
         if batch.is_empty() {
             return Err(EngineError::NoTokens);
@@ -229,17 +273,26 @@ impl<O: Ops> Engine<O> {
         if batch.len() > most {
             return Err(EngineError::TooManySequences { found: batch.len(), most });
         }
-        for (sequence, _) in batch.iter() {
+        for (sequence, token) in batch {
             sequence.check_room(1)?;
+            self.check_tokens(&[*token])?;
         }
+        Ok(())
+    }
+
+    fn step_pass(
+        &mut self,
+        batch: &mut [(&mut Sequence, u32)],
+        ending: Ending<'_>,
+    ) -> Result<(), EngineError> {
         let tokens: Vec<u32> = batch.iter().map(|(_, token)| *token).collect();
         let spans: Vec<Span<'_>> =
             batch.iter().enumerate().map(|(row, (sequence, _))| sequence.span(row, 1)).collect();
-        self.pass(&tokens, &spans)?;
+        self.pass(&tokens, &spans, ending)?;
         for (sequence, _) in batch.iter_mut() {
             sequence.advance(1);
         }
-        (0..batch.len()).map(|row| self.logits(row..row + 1)).collect()
+        Ok(())
     }
 
     /// Bytes a second that the device's memory delivers to an operation that only reads: the best of a few readings of
@@ -261,28 +314,36 @@ impl<O: Ops> Engine<O> {
         Ok(best)
     }
 
-    fn run_chunks(
+    /// Runs tokens chunk by chunk: each with the ending that its number and rows have, and with what comes after it.
+    fn run_chunks<'a>(
         &mut self,
         sequence: &mut Sequence,
         tokens: &[u32],
-        mut after: impl FnMut(&mut Self, usize, usize) -> Result<(), EngineError>,
+        ending: impl Fn(usize, usize) -> Ending<'a>,
+        mut after: impl FnMut(&mut Self, usize) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
         sequence.check_room(tokens.len())?;
         for (index, chunk) in tokens.chunks(self.plan.options.rows).enumerate() {
-            self.pass(chunk, &[sequence.span(0, chunk.len())])?;
-            sequence.advance(chunk.len());
-            after(self, index, chunk.len())?;
+            let n_rows = chunk.len();
+            self.pass(chunk, &[sequence.span(0, n_rows)], ending(index, n_rows))?;
+            sequence.advance(n_rows);
+            after(self, n_rows)?;
         }
         if tokens.is_empty() { Err(EngineError::NoTokens) } else { Ok(()) }
     }
 
-    /// From tokens to the residual stream after the last layer.
-    fn pass(&mut self, tokens: &[u32], spans: &[Span<'_>]) -> Result<(), EngineError> {
-        let pass = Pass { tokens, spans };
+    fn check_tokens(&self, tokens: &[u32]) -> Result<(), OpsError> {
         let vocabulary = self.config.vocab_size;
-        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
-            return Err(OpsError::UnknownToken { token, vocabulary }.into());
+        match tokens.iter().find(|&&token| token as usize >= vocabulary) {
+            Some(&token) => Err(OpsError::UnknownToken { token, vocabulary }),
+            None => Ok(()),
         }
+    }
+
+    /// From tokens to the residual stream after the last layer, and to the logits and choices of the last rows.
+    fn pass(&mut self, tokens: &[u32], spans: &[Span<'_>], ending: Ending<'_>) -> Result<(), EngineError> {
+        self.check_tokens(tokens)?;
+        let pass = Pass { tokens, spans, n_logits: ending.n_logits, choices: ending.choices };
         let Self { ops, config, weights, cache, scratch, workspace, .. } = self;
         ops.run(&pass, &weights.rotary, workspace, |workspace| {
             ops.embed(&pass, weights.token_embedding(), workspace, &mut scratch.x)?;
@@ -290,31 +351,49 @@ impl<O: Ops> Engine<O> {
             let next_norms = norms.chain([&weights.output_norm]);
             let layers = weights.layers.iter().zip(&mut cache.layers).zip(next_norms);
             for (index, ((layer, cache), next_norm)) in layers.enumerate() {
-                ops.enter_layer(index);
+                ops.enter_layer(Some(index));
                 layer::run(ops, config, layer, next_norm, &weights.rotary, &pass, cache, scratch, workspace)?;
             }
-            Ok(())
-        })
-    }
-
-    /// The logits of some rows of the last pass.
-    fn logits(&mut self, rows: std::ops::Range<usize>) -> Result<Vec<f32>, EngineError> {
-        let n_rows = rows.len();
-        self.make_logits(rows)?;
-        Ok(self.scratch.logits.download(0, n_rows)?)
-    }
-
-    /// Makes the logits of some rows of the last pass, on the device.
-    fn make_logits(&mut self, rows: std::ops::Range<usize>) -> Result<(), EngineError> {
-        let (weights, scratch) = (&self.weights, &mut self.scratch);
-        self.ops.norm_project(
-            &scratch.x,
-            rows,
-            &weights.output_norm,
-            &weights.output,
-            &mut self.workspace,
-            &mut scratch.logits,
-        )?;
+            ops.enter_layer(None);
+            if pass.n_logits > 0 {
+                project_onto_vocabulary(ops, weights, pass.logits_rows(), scratch, workspace)?;
+            }
+            if pass.choices.is_empty() { Ok(()) } else { ops.choose(&pass, &mut scratch.logits, workspace) }
+        })?;
         Ok(())
     }
+
+    /// The logits of all rows of the last pass, which made them itself where [`logits_in_pass`] says so:
+    /// `[rows, vocabulary]`.
+    fn all_logits(&mut self, n_rows: usize) -> Result<Vec<f32>, EngineError> {
+        let most = self.plan.options.logits_rows;
+        let Self { ops, weights, scratch, workspace, .. } = self;
+        if logits_in_pass(n_rows, most) > 0 {
+            return Ok(scratch.logits.download(0, n_rows)?);
+        }
+        let mut logits = Vec::with_capacity(n_rows * scratch.logits.width);
+        for first in (0..n_rows).step_by(most) {
+            let rows = first..n_rows.min(first + most);
+            project_onto_vocabulary(ops, weights, rows.clone(), scratch, workspace)?;
+            logits.extend(scratch.logits.download(0, rows.len())?);
+        }
+        Ok(logits)
+    }
+}
+
+/// Rows of logits that a pass of `n_rows` rows makes where all are wanted: all if there is room for them, else none.
+fn logits_in_pass(n_rows: usize, most: usize) -> usize {
+    if n_rows <= most { n_rows } else { 0 }
+}
+
+/// Logits of some rows of the residual stream, in the first rows of `scratch.logits`.
+fn project_onto_vocabulary<O: Ops>(
+    ops: &O,
+    weights: &Weights<O::Device>,
+    rows: Range<usize>,
+    scratch: &mut Scratch<O::Device>,
+    workspace: &mut O::Workspace,
+) -> Result<(), OpsError> {
+    let Scratch { x, logits, .. } = scratch;
+    ops.norm_project(x, rows, &weights.output_norm, &weights.output, workspace, logits)
 }

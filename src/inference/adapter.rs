@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard};
 
-use crate::sampler::{ChoiceKey, SamplerConfig};
+use crate::sampler::SamplerConfig;
 
 use super::generate::Session;
 use super::{GenerateOptions, InferError, Model};
@@ -197,8 +197,7 @@ impl State {
     /// Runs tokens and chooses the next.
     fn advance(&mut self, tokens: &[u32]) -> Result<u32, InferError> {
         let Some(session) = &mut self.session else { return Err(InferError::EmptyPrompt) };
-        let mut logits = session.advance(&mut *self.model.runner, tokens)?;
-        let key = ChoiceKey { sequence: 0, position: session.cached.len() as u64 };
-        Ok(self.sampler.choose(&mut logits, &session.cached, key)?)
+        let history = [&session.cached[..], tokens].concat();
+        session.choose(&mut *self.model.runner, tokens, &self.sampler, 0, &history)
     }
 }

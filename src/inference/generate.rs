@@ -149,22 +149,20 @@ impl Session {
         self.with(tokens, |sequence, tokens| runner.run(sequence, tokens))
     }
 
-    /// Runs more tokens and chooses the next one: on the device where the choice is the most likely token.
-    fn choose(
+    /// Runs more tokens and chooses the one after those of `history`, on the device.
+    pub(super) fn choose(
         &mut self,
         runner: &mut dyn Runner,
         tokens: &[u32],
-        options: &GenerateOptions,
+        sampler: &SamplerConfig,
+        sequence: u64,
         history: &[u32],
     ) -> Result<u32, InferError> {
-        let key = ChoiceKey { sequence: options.sequence, position: history.len() as u64 };
-        if options.sampler.is_greedy() {
-            let n_logits = runner.config().vocab_size;
-            let token = self.with(tokens, |sequence, tokens| runner.run_greedy(sequence, tokens))?;
-            return Ok(token.ok_or(SamplerError::NoFiniteLogit { n_logits })?);
-        }
-        let mut logits = self.advance(runner, tokens)?;
-        Ok(options.sampler.choose(&mut logits, history, key)?)
+        let key = ChoiceKey { sequence, position: history.len() as u64 };
+        let choice = sampler.choice(history, key);
+        let n_logits = runner.config().vocab_size;
+        let token = self.with(tokens, |sequence, tokens| runner.run_and_choose(sequence, tokens, &choice))?;
+        Ok(token.ok_or(SamplerError::NoFiniteLogit { n_logits })?)
     }
 }
 
@@ -238,13 +236,14 @@ impl Model {
                 break StopReason::ContextFull;
             }
             let token = if generated == 0 {
-                let token = session.choose(runner, new, options, &history)?;
+                let token = session.choose(runner, new, &options.sampler, options.sequence, &history)?;
                 timings.prompt = started.elapsed();
                 started = Instant::now();
                 token
             } else {
                 timings.decoded_tokens += 1;
-                session.choose(runner, &history[history.len() - 1..], options, &history)?
+                let last = &history[history.len() - 1..];
+                session.choose(runner, last, &options.sampler, options.sequence, &history)?
             };
             if ends.contains(&token) {
                 break StopReason::EndOfGeneration(token);

@@ -14,7 +14,7 @@ use crate::model::ModelConfig;
 use crate::ops::kernel::KernelOps;
 use crate::ops::profile::{Event, Profiled};
 use crate::ops::reference::ReferenceOps;
-use crate::ops::{Ops, PassLimits};
+use crate::ops::{Choice, Ops, PassLimits};
 use crate::weights::LoadTimes;
 
 use super::tensors::DeviceTensors;
@@ -175,7 +175,12 @@ pub(super) trait Runner: Send {
     fn begin(&mut self, capacity: usize) -> Result<Sequence, CacheError>;
     fn end(&mut self, sequence: Sequence);
     fn run(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError>;
-    fn run_greedy(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Option<u32>, EngineError>;
+    fn run_and_choose(
+        &mut self,
+        sequence: &mut Sequence,
+        tokens: &[u32],
+        choice: &Choice,
+    ) -> Result<Option<u32>, EngineError>;
     fn run_all(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError>;
     fn step(&mut self, batch: &mut [(&mut Sequence, u32)]) -> Result<Vec<Vec<f32>>, EngineError>;
     fn tensors(&self) -> DeviceTensors;
@@ -205,8 +210,13 @@ impl<O: Ops> Runner for Engine<O> {
     fn run(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
         self.run(sequence, tokens)
     }
-    fn run_greedy(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Option<u32>, EngineError> {
-        self.run_greedy(sequence, tokens)
+    fn run_and_choose(
+        &mut self,
+        sequence: &mut Sequence,
+        tokens: &[u32],
+        choice: &Choice,
+    ) -> Result<Option<u32>, EngineError> {
+        self.run_and_choose(sequence, tokens, choice)
     }
     fn run_all(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
         self.run_all(sequence, tokens)
@@ -275,6 +285,11 @@ impl Source<'_> {
     }
 }
 
+/// The kernels of a device; a recording cannot hold the waiting between operations that are timed.
+fn kernels_of<D: Launch>(device: D, profile: bool) -> KernelOps<D> {
+    if profile { KernelOps::without_recording(device) } else { KernelOps::new(device) }
+}
+
 /// Loads a model onto a device.
 pub(super) fn load(
     options: &LoadOptions,
@@ -288,9 +303,9 @@ pub(super) fn load(
                 ReferenceOps::new(n_threads(threads)?).map_err(|error| InferError::Engine(error.into()))?;
             source.load(ops.with_arithmetic(options.cpu_arithmetic), profile, progress)
         }
-        Usable::Cuda(ordinal) => source.load(KernelOps::new(gpu(ordinal)?), profile, progress),
+        Usable::Cuda(ordinal) => source.load(kernels_of(gpu(ordinal)?, profile), profile, progress),
         #[cfg(feature = "emulator")]
-        Usable::Emulator => source.load(KernelOps::new(emulator(threads)?), profile, progress),
+        Usable::Emulator => source.load(kernels_of(emulator(threads)?, profile), profile, progress),
     }
 }
 

@@ -1,12 +1,14 @@
-//! The operations of a transformer: six a layer, one before and one after. They are the boundaries between a
+//! The operations of a transformer: six a layer, one before, and after them logits and choices. They are the boundaries between a
 //! GPU's kernels, and all that the forward pass knows of a device.
 
+mod choice;
 pub mod kernel;
 pub mod profile;
 pub mod reference;
 
 mod operands;
 
+pub use choice::{Choice, Penalties, Recent};
 pub use operands::{
     CacheLayer, HeadNorms, HeadShape, Layout, Matrix, MatrixShape, Norm, PAGE_TOKENS, Pass, Projection,
     ProjectionPart, RotaryTable, Rows, Span, padded_width,
@@ -119,8 +121,8 @@ pub trait Ops: Send + Sync {
         read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
     ) -> Result<Matrix<Self::Device>, E>;
 
-    /// Runs `operations`, those of one pass from [`Ops::embed`] to the last layer; a device may record them and run the
-    /// record when a pass of the same shape comes again.
+    /// Runs `operations`, those of one pass from [`Ops::embed`] to its logits and choices where it has them; a device may
+    /// record them and run the record when a pass of the same shape comes again.
     fn run<E: From<OpsError> + From<DeviceError>>(
         &self,
         pass: &Pass<'_>,
@@ -134,8 +136,8 @@ pub trait Ops: Send + Sync {
         Ok(())
     }
 
-    /// The operations that follow belong to this layer; for those who watch.
-    fn enter_layer(&self, _layer: usize) {}
+    /// The operations that follow belong to this layer, or come after the last; for those who watch.
+    fn enter_layer(&self, _layer: Option<usize>) {}
 
     /// The operations since the last call, where they are timed.
     fn take_events(&self) -> Vec<profile::Event> {
@@ -149,13 +151,17 @@ pub trait Ops: Send + Sync {
         workspace: &mut Self::Workspace,
     ) -> Result<(), OpsError>;
 
-    /// The first of the largest numbers of each of the first `n_rows` rows; `None` for a row without a finite number.
-    fn largest(
+    /// Makes the pass's choices, each from its row of `logits`, of which the logits of recent tokens are changed. Belongs
+    /// to the operations of a pass.
+    fn choose(
         &self,
-        logits: &Rows<Self::Device>,
-        n_rows: usize,
+        pass: &Pass<'_>,
+        logits: &mut Rows<Self::Device>,
         workspace: &mut Self::Workspace,
-    ) -> Result<Vec<Option<u32>>, OpsError>;
+    ) -> Result<(), OpsError>;
+
+    /// The tokens that the last pass chose, `n` of them; `None` for a row without a finite logit.
+    fn chosen(&self, n: usize, workspace: &Self::Workspace) -> Result<Vec<Option<u32>>, OpsError>;
 
     /// `x[i] = table[tokens[i]]`; table `[vocabulary, hidden]`, x `[rows, hidden]`.
     fn embed(
@@ -226,17 +232,6 @@ pub trait Ops: Send + Sync {
         workspace: &mut Self::Workspace,
         h: &mut Rows<Self::Device>,
     ) -> Result<(), OpsError>;
-}
-
-/// The first of the largest finite numbers; `None` where there is none.
-pub fn first_of_largest(row: &[f32]) -> Option<u32> {
-    let mut best: Option<(u32, f32)> = None;
-    for (index, &value) in row.iter().enumerate() {
-        if value.is_finite() && best.is_none_or(|(_, largest)| value > largest) {
-            best = Some((index as u32, value));
-        }
-    }
-    best.map(|(index, _)| index)
 }
 
 /// Refuses an operand of another size than the operation needs.

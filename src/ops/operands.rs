@@ -4,6 +4,8 @@ use crate::device::{Buffer, Device, DeviceError};
 use crate::model::RopePairing;
 use crate::quant::Format;
 
+use super::Choice;
+
 /// Tokens in a page of the cache.
 pub const PAGE_TOKENS: usize = 64;
 
@@ -174,19 +176,27 @@ pub struct Span<'a> {
     pub rotary_set: usize,
 }
 
-/// One pass through the layers: which tokens, as rows of which sequences.
-#[derive(Debug, Clone, Copy)]
+/// One pass through the layers: which tokens, as rows of which sequences, and what is made of the last rows.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Pass<'a> {
     /// One token a row.
     pub tokens: &'a [u32],
     /// The rows' sequences; together they cover all rows, in order.
     pub spans: &'a [Span<'a>],
+    /// How many last rows get logits.
+    pub n_logits: usize,
+    /// How a token is chosen from each of them; empty where none is.
+    pub choices: &'a [Choice],
 }
 
 impl Pass<'_> {
     /// Rows of the pass.
     pub fn n_rows(&self) -> usize {
         self.tokens.len()
+    }
+    /// The rows that get logits.
+    pub fn logits_rows(&self) -> std::ops::Range<usize> {
+        self.n_rows().saturating_sub(self.n_logits)..self.n_rows()
     }
     /// The longest sequence after the pass, in tokens.
     pub fn longest(&self) -> usize {

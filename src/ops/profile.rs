@@ -139,14 +139,18 @@ impl<O: Ops> Ops for Profiled<O> {
     fn read_all(&self, region: &Region<O::Device>, workspace: &mut O::Workspace) -> Result<(), OpsError> {
         self.inner.read_all(region, workspace)
     }
-    fn largest(
+    fn choose(
         &self,
-        logits: &Rows<O::Device>,
-        n_rows: usize,
+        pass: &Pass<'_>,
+        logits: &mut Rows<O::Device>,
         workspace: &mut O::Workspace,
-    ) -> Result<Vec<Option<u32>>, OpsError> {
+    ) -> Result<(), OpsError> {
+        let n_rows = pass.choices.len();
         let bytes = row_bytes(n_rows, logits.width);
-        self.timed("largest", n_rows, bytes, |ops| ops.largest(logits, n_rows, workspace))
+        self.timed("choose", n_rows, bytes, |ops| ops.choose(pass, logits, workspace))
+    }
+    fn chosen(&self, n: usize, workspace: &O::Workspace) -> Result<Vec<Option<u32>>, OpsError> {
+        self.inner.chosen(n, workspace)
     }
     fn embed(
         &self,
@@ -233,8 +237,8 @@ impl<O: Ops> Ops for Profiled<O> {
     fn take_events(&self) -> Vec<Event> {
         std::mem::take(&mut self.lock().events)
     }
-    fn enter_layer(&self, layer: usize) {
-        self.lock().layer = Some(layer);
+    fn enter_layer(&self, layer: Option<usize>) {
+        self.lock().layer = layer;
         self.inner.enter_layer(layer);
     }
 }

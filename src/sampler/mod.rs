@@ -1,13 +1,14 @@
-//! Choosing the next token: penalties, then top-k, top-p, min-p, temperature, in the order of llama.cpp.
+//! How the next token is to be chosen: the parameters, and the random number of each choice. What they mean is defined by
+//! [`Choice`], which the device makes.
 //!
-//! The random number of a choice is keyed by (seed, sequence, position), so a reply can be replayed from any position
-//! and does not depend on what else runs.
+//! The random number is keyed by (seed, sequence, position), so a reply can be replayed from any position and does not
+//! depend on what else runs.
 
 mod philox;
 
 use thiserror::Error;
 
-use crate::ops::first_of_largest;
+use crate::ops::{Choice, Penalties, Recent, reference};
 
 /// How tokens are chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -96,87 +97,34 @@ impl SamplerConfig {
         }
     }
 
-    /// Whether the choice is the most likely token, whatever came before and whatever the random number.
-    pub fn is_greedy(&self) -> bool {
-        let penalized =
-            self.repeat_penalty != 1.0 || self.frequency_penalty != 0.0 || self.presence_penalty != 0.0;
-        (self.temperature == 0.0 || self.top_k == 1) && !(penalized && self.penalty_window > 0)
+    /// The choice of the token after those of `history`.
+    pub fn choice(&self, history: &[u32], key: ChoiceKey) -> Choice {
+        let penalties = Penalties {
+            repeat: self.repeat_penalty,
+            frequency: self.frequency_penalty,
+            presence: self.presence_penalty,
+        };
+        let window = if penalties.are_neutral() { 0 } else { self.penalty_window };
+        Choice {
+            temperature: self.temperature,
+            // No vocabulary has more tokens.
+            top_k: u32::try_from(self.top_k).unwrap_or(u32::MAX),
+            top_p: self.top_p,
+            min_p: self.min_p,
+            penalties,
+            recent: Recent::of(&history[history.len().saturating_sub(window)..]),
+            random: philox::random_bits(self.seed, key.sequence, key.position),
+        }
     }
 
-    /// Chooses a token from `logits`, which are changed, after the tokens of `history`.
+    /// Makes a choice from logits on the host, which are changed: the token that a device chooses from the same ones.
+    ///
+    /// # Errors
+    /// [`SamplerError::NoFiniteLogit`].
     pub fn choose(&self, logits: &mut [f32], history: &[u32], key: ChoiceKey) -> Result<u32, SamplerError> {
-        self.penalize(logits, history);
-        let most_likely =
-            first_of_largest(logits).ok_or(SamplerError::NoFiniteLogit { n_logits: logits.len() })?;
-        if self.temperature == 0.0 || self.top_k == 1 {
-            return Ok(most_likely);
-        }
-        let candidates = self.candidates(logits);
-        let largest = candidates[0].logit;
-        let weight = |candidate: &Candidate| f64::from((candidate.logit - largest) / self.temperature).exp();
-        let total: f64 = candidates.iter().map(weight).sum();
-        let mut left = philox::uniform(self.seed, key.sequence, key.position) * total;
-        for candidate in &candidates {
-            left -= weight(candidate);
-            if left < 0.0 {
-                return Ok(candidate.token);
-            }
-        }
-        Ok(candidates[candidates.len() - 1].token)
+        let n_logits = logits.len();
+        reference::choose(logits, &self.choice(history, key)).ok_or(SamplerError::NoFiniteLogit { n_logits })
     }
-
-    fn penalize(&self, logits: &mut [f32], history: &[u32]) {
-        let recent = &history[history.len().saturating_sub(self.penalty_window)..];
-        let mut counts = std::collections::BTreeMap::new();
-        for &token in recent {
-            *counts.entry(token).or_insert(0_u32) += 1;
-        }
-        for (token, count) in counts {
-            let Some(logit) = logits.get_mut(token as usize) else { continue };
-            *logit = if *logit > 0.0 { *logit / self.repeat_penalty } else { *logit * self.repeat_penalty };
-            *logit -= count as f32 * self.frequency_penalty + self.presence_penalty;
-            *logit = logit.clamp(f32::MIN, f32::MAX);
-        }
-    }
-
-    /// The tokens that pass the filters, most likely first; never empty where a logit is finite.
-    fn candidates(&self, logits: &[f32]) -> Vec<Candidate> {
-        let mut candidates: Vec<Candidate> = logits
-            .iter()
-            .enumerate()
-            .filter(|(_, logit)| logit.is_finite())
-            .map(|(token, &logit)| Candidate { token: token as u32, logit })
-            .collect();
-        let by_likelihood =
-            |a: &Candidate, b: &Candidate| b.logit.total_cmp(&a.logit).then(a.token.cmp(&b.token));
-        if self.top_k > 0 && self.top_k < candidates.len() {
-            candidates.select_nth_unstable_by(self.top_k - 1, by_likelihood);
-            candidates.truncate(self.top_k);
-        }
-        candidates.sort_unstable_by(by_likelihood);
-        let largest = candidates[0].logit;
-        let likelihood = |candidate: &Candidate| f64::from(candidate.logit - largest).exp();
-        if self.top_p < 1.0 {
-            let total: f64 = candidates.iter().map(likelihood).sum();
-            let mut sum = 0.0;
-            let enough = candidates.iter().position(|candidate| {
-                sum += likelihood(candidate);
-                sum >= f64::from(self.top_p) * total
-            });
-            candidates.truncate(enough.map_or(candidates.len(), |at| at + 1));
-        }
-        if self.min_p > 0.0 {
-            let likely = candidates.iter().take_while(|it| likelihood(it) >= f64::from(self.min_p)).count();
-            candidates.truncate(likely.max(1));
-        }
-        candidates
-    }
-}
-
-/// A token that may be chosen.
-struct Candidate {
-    token: u32,
-    logit: f32,
 }
 
 #[cfg(test)]

@@ -16,13 +16,12 @@ fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     counter
 }
 
-/// A number in [0, 1) with 53 random bits, keyed by seed, sequence and position.
-pub(super) fn uniform(seed: u64, sequence: u64, position: u64) -> f64 {
+/// 53 random bits, keyed by seed, sequence and position.
+pub(super) fn random_bits(seed: u64, sequence: u64, position: u64) -> u64 {
     let words = |value: u64| [value as u32, (value >> 32) as u32];
     let ([p0, p1], [s0, s1]) = (words(position), words(sequence));
     let random = philox([p0, p1, s0, s1], words(seed));
-    let bits = (u64::from(random[0]) << 32 | u64::from(random[1])) >> 11;
-    bits as f64 * (1.0 / (1_u64 << 53) as f64)
+    (u64::from(random[0]) << 32 | u64::from(random[1])) >> 11
 }
 
 #[cfg(test)]
@@ -41,8 +40,10 @@ mod tests {
     }
 
     #[test]
-    fn numbers_fill_the_unit_interval() {
-        let numbers: Vec<f64> = (0..10_000).map(|position| uniform(42, 0, position)).collect();
+    fn numbers_fill_their_range() {
+        let range = (1_u64 << 53) as f64;
+        let numbers: Vec<f64> =
+            (0..10_000).map(|position| random_bits(42, 0, position) as f64 / range).collect();
         assert!(numbers.iter().all(|number| (0.0..1.0).contains(number)));
         let mean = numbers.iter().sum::<f64>() / 10_000.0;
         assert!((mean - 0.5).abs() < 0.01, "{mean}");

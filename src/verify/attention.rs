@@ -48,7 +48,7 @@ impl Heads {
             first_row += n_rows;
         }
         let tokens = vec![0; first_row];
-        let pass = Pass { tokens: &tokens, spans: &spans };
+        let pass = Pass { tokens: &tokens, spans: &spans, ..Pass::default() };
         let limits = PassLimits { rows: first_row, context: n_pages * PAGE_TOKENS };
         let workspace = stage.workspace(&self.config(), limits)?;
         match self.operation {

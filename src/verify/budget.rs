@@ -34,7 +34,7 @@ const fn row(
 }
 
 use Arithmetic::{FixedPoint, Single};
-use Operation::{Append, Attend, Embed, Largest, NormGateUp, NormProject, Project, Rotate};
+use Operation::{Append, Attend, Choose, Embed, NormGateUp, NormProject, Project, Rotate};
 
 /// The budgets; the first row that fits an operation holds.
 pub static BUDGETS: [Budget; 13] = [
@@ -45,7 +45,7 @@ pub static BUDGETS: [Budget; 13] = [
         [0.0, 0.0],
         "a weight has one value: every product and sum of it is rounded in one order",
     ),
-    row(Largest, None, None, [0.0, 0.0], "a choice, not a number"),
+    row(Choose, None, None, [0.0, 0.0], "a choice, not a number"),
     row(NormProject, None, Some(Single), [2e-6, 2e-5], "two orders of a sum of singles, each about 1e-7"),
     row(Project, None, Some(Single), [2e-6, 2e-5], "two orders of a sum of singles, each about 1e-7"),
     row(
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn every_operation_has_a_row_for_each_arithmetic() {
-        for operation in [Embed, NormProject, Project, NormGateUp, Rotate, Append, Attend, Largest] {
+        for operation in [Embed, NormProject, Project, NormGateUp, Rotate, Append, Attend, Choose] {
             for arithmetic in [Single, FixedPoint] {
                 for format in [Format::F32, Format::Q4_K] {
                     assert_eq!(Budget::of(operation, format, arithmetic).operation, operation);

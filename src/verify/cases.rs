@@ -74,7 +74,7 @@ pub(super) fn cases(options: &VerifyOptions) -> Vec<Case> {
     for config in &configs {
         for n_tokens in N_TOKENS {
             let shape = MatrixShape { format: Format::F32, n_rows: 1, n_cols: config.vocab_size };
-            let (operation, is_fused) = (Operation::Largest, false);
+            let (operation, is_fused) = (Operation::Choose, false);
             push(&mut cases, Case::Product(Product { operation, shape, is_fused, n_tokens }));
         }
     }

@@ -43,7 +43,7 @@ pub enum Operation {
     /// The part of `rotate_and_append` that goes into the cache: k and v.
     Append,
     Attend,
-    Largest,
+    Choose,
 }
 
 impl std::fmt::Display for Operation {
@@ -56,7 +56,7 @@ impl std::fmt::Display for Operation {
             Self::Rotate => "rotate",
             Self::Append => "append",
             Self::Attend => "attend",
-            Self::Largest => "largest",
+            Self::Choose => "choose",
         })
     }
 }

@@ -38,6 +38,10 @@ impl Draw {
         self.drawn += 1;
         self.key.at(self.drawn).0
     }
+    /// 53 bits.
+    pub(super) fn random_bits(&mut self) -> u64 {
+        self.word() >> 11
+    }
     /// A number below `n`.
     pub(super) fn below(&mut self, n: usize) -> usize {
         (self.word() % n.max(1) as u64) as usize

@@ -2,7 +2,8 @@
 
 use crate::model::{CATALOG, ModelConfig};
 use crate::ops::{
-    MatrixShape, Ops, OpsError, PAGE_TOKENS, Pass, PassLimits, Projection, ProjectionPart, RotaryTable, Span,
+    Choice, MatrixShape, Ops, OpsError, PAGE_TOKENS, Pass, PassLimits, Penalties, Projection, ProjectionPart,
+    Recent, RotaryTable, Span,
 };
 
 use super::operands::Stage;
@@ -28,7 +29,7 @@ impl Product {
             Operation::Embed => self.embed(stage),
             Operation::Project => self.project(stage),
             Operation::NormGateUp => self.norm_gate_up(stage),
-            Operation::Largest => self.largest(stage),
+            Operation::Choose => self.choose(stage),
             _ => self.norm_project(stage),
         }
     }
@@ -36,7 +37,7 @@ impl Product {
     /// A model with these widths.
     fn config(&self) -> ModelConfig {
         let MatrixShape { n_rows, n_cols, .. } = self.shape;
-        if self.operation == Operation::Largest {
+        if self.operation == Operation::Choose {
             return ModelConfig { vocab_size: n_cols, ..CATALOG[0].config() };
         }
         ModelConfig { hidden_dim: n_cols, ffn_dim: n_rows.max(n_cols), ..CATALOG[0].config() }
@@ -112,24 +113,26 @@ impl Product {
         })
     }
 
-    /// Of rows of logits with ties and with numbers that may not win; the last row has none that may.
-    fn largest<O: Ops>(&self, stage: &mut Stage<'_, O>) -> Result<Outcome, OpsError> {
+    /// From rows of logits with ties and with numbers that may not win; the last row has none that may.
+    fn choose<O: Ops>(&self, stage: &mut Stage<'_, O>) -> Result<Outcome, OpsError> {
         let width = self.shape.n_cols;
         let (n_values, mut index) = (width * self.n_tokens, 0);
-        let logits = stage.rows(self.n_tokens, width, |draw, _| {
+        let mut logits = stage.rows(self.n_tokens, width, |draw, _| {
             index += 1;
             let is_hopeless = self.n_tokens > 1 && index > n_values - width;
             match draw.below(width) {
                 _ if is_hopeless => f32::NAN,
                 0..3 => [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][draw.below(3)],
-                // Few different numbers, so that the largest occurs often.
-                _ => draw.normal().round(),
+                // Few different numbers, so that equal ones occur often.
+                _ => (4.0 * draw.normal()).round() / 4.0,
             }
         })?;
         let mut frame = self.frame(stage)?;
+        frame.choices = (0..self.n_tokens).map(|row| choice(row, width, stage)).collect();
         self.outcome(1, || {
-            let best = stage.ops.largest(&logits, self.n_tokens, &mut frame.workspace)?;
-            Ok(best.into_iter().map(|token| token.map_or(-1.0, |token| token as f32)).collect())
+            frame.run(stage.ops, |pass, workspace| stage.ops.choose(pass, &mut logits, workspace))?;
+            let chosen = stage.ops.chosen(self.n_tokens, &frame.workspace)?;
+            Ok(chosen.into_iter().map(|token| token.map_or(-1.0, |token| token as f32)).collect())
         })
     }
 
@@ -152,9 +155,25 @@ impl Product {
         Ok(Frame {
             tokens,
             pages: (0..n_pages as u32).collect(),
+            choices: Vec::new(),
             rotary: stage.rotary(&config.rope)?,
             workspace: stage.workspace(&config, limits)?,
         })
+    }
+}
+
+/// Every filter, alone and with others; greedy in every eighth row.
+fn choice<O: Ops>(row: usize, width: usize, stage: &mut Stage<'_, O>) -> Choice {
+    let has = |bit: usize| (row + 1) & bit != 0;
+    let recent = [stage.draw.below(width) as u32, stage.draw.below(width) as u32, 0, 0];
+    Choice {
+        temperature: if (row + 1).is_multiple_of(8) { 0.0 } else { 0.8 },
+        top_k: if has(1) { 40 } else { 0 },
+        top_p: if has(2) { 0.9 } else { 1.0 },
+        min_p: if has(4) { 0.05 } else { 0.0 },
+        penalties: Penalties { repeat: 1.1, frequency: 0.25, presence: 0.5 },
+        recent: Recent::of(&recent),
+        random: stage.draw.random_bits(),
     }
 }
 
@@ -162,6 +181,7 @@ impl Product {
 struct Frame<O: Ops> {
     tokens: Vec<u32>,
     pages: Vec<u32>,
+    choices: Vec<Choice>,
     rotary: RotaryTable<O::Device>,
     workspace: O::Workspace,
 }
@@ -172,9 +192,9 @@ impl<O: Ops> Frame<O> {
         ops: &O,
         mut operation: impl FnMut(&Pass<'_>, &mut O::Workspace) -> Result<(), OpsError>,
     ) -> Result<(), OpsError> {
-        let Self { tokens, pages, rotary, workspace } = self;
+        let Self { tokens, pages, choices, rotary, workspace } = self;
         let span = Span { first_row: 0, n_rows: tokens.len(), position: 0, pages, rotary_set: 0 };
-        let pass = Pass { tokens, spans: &[span] };
+        let pass = Pass { tokens, spans: &[span], n_logits: choices.len(), choices };
         ops.run(&pass, rotary, workspace, |workspace| operation(&pass, workspace))
     }
 }

@@ -28,7 +28,7 @@ pub enum Fault {
     /// A key lands in the wrong place.
     Append,
     /// The token after the most likely one is chosen.
-    Largest,
+    Choose,
 }
 
 /// Operations of which one is at fault.
@@ -107,17 +107,20 @@ impl<O: Ops> Ops for Broken<O> {
     fn read_all(&self, region: &Region<O::Device>, workspace: &mut O::Workspace) -> Result<(), OpsError> {
         self.ops.read_all(region, workspace)
     }
-    fn largest(
+    fn choose(
         &self,
-        logits: &Rows<O::Device>,
-        n_rows: usize,
+        pass: &Pass<'_>,
+        logits: &mut Rows<O::Device>,
         workspace: &mut O::Workspace,
-    ) -> Result<Vec<Option<u32>>, OpsError> {
-        let mut best = self.ops.largest(logits, n_rows, workspace)?;
-        if self.fault == Fault::Largest {
-            best[0] = best[0].map(|token| token + 1);
+    ) -> Result<(), OpsError> {
+        self.ops.choose(pass, logits, workspace)
+    }
+    fn chosen(&self, n: usize, workspace: &O::Workspace) -> Result<Vec<Option<u32>>, OpsError> {
+        let mut chosen = self.ops.chosen(n, workspace)?;
+        if self.fault == Fault::Choose {
+            chosen[0] = chosen[0].map(|token| token + 1);
         }
-        Ok(best)
+        Ok(chosen)
     }
     fn embed(
         &self,

@@ -53,7 +53,9 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
     let options = args.load.options(Some(context));
     let all = || std::thread::available_parallelism().map_or(1, usize::from);
     let n_threads = options.n_threads.unwrap_or_else(all);
-    let options = LoadOptions { n_threads: Some(n_threads), profile, ..options };
+    // The logits of a step are then one product.
+    let logits_rows = tests.iter().map(|test| test.n_parallel).max().unwrap_or(1);
+    let options = LoadOptions { n_threads: Some(n_threads), profile, logits_rows, ..options };
     let mut model = file.load(&options)?;
     let load_time = started.elapsed();
     if profile && let [test] = &tests[..] {

@@ -1,6 +1,7 @@
 //! The operations as launches of the kernels in `kernels/`, on any device that has them.
 
 mod attention;
+mod choice;
 mod matmul;
 mod names;
 pub(crate) mod params;
@@ -21,9 +22,10 @@ use super::{
     Projection, RotaryTable, Rows, expect, expect_room,
 };
 
+use choice::Filters;
 use matmul::{Epilogue, Next};
 use names::{STRIP_ROWS, kernels, layout};
-use params::{ArgmaxParams, EmbedParams, ReadParams, RepackParams};
+use params::{EmbedParams, ReadParams, RepackParams};
 pub use workspace::Workspace;
 use workspace::{DECODE_ROWS, PlanesInUse};
 
@@ -32,6 +34,8 @@ use workspace::{DECODE_ROWS, PlanesInUse};
 struct PassShape {
     n_rows: usize,
     n_splits: usize,
+    n_logits: usize,
+    choices: Option<Filters>,
 }
 
 /// The operations on a device with kernels.
@@ -117,6 +121,10 @@ impl<D: Launch> Ops for KernelOps<D> {
                 expected: config.head_dim.next_multiple_of(8).min(attention::MOST_HEAD_DIM),
             });
         }
+        if config.vocab_size > choice::MOST_LOGITS {
+            let (found, expected) = (config.vocab_size, choice::MOST_LOGITS);
+            return Err(OpsError::Shape { operation: "choose", operand: "vocabulary", found, expected });
+        }
         Ok(Workspace::new(config, limits, region)?)
     }
 
@@ -164,7 +172,12 @@ impl<D: Launch> Ops for KernelOps<D> {
             return Err(OpsError::Shape { operation: "run", operand: "rows", found, expected }.into());
         }
         workspace.begin(pass)?;
-        let shape = PassShape { n_rows: pass.n_rows(), n_splits: workspace.n_splits() };
+        let shape = PassShape {
+            n_rows: pass.n_rows(),
+            n_splits: workspace.n_splits(),
+            n_logits: pass.n_logits,
+            choices: Filters::of(pass.choices),
+        };
         let mut launches = |workspace: &mut Workspace<D>| {
             attention::angles(&self.device, pass.n_rows(), rotary, workspace)?;
             operations(workspace)
@@ -181,34 +194,38 @@ impl<D: Launch> Ops for KernelOps<D> {
 
     fn read_all(&self, region: &Region<D>, workspace: &mut Workspace<D>) -> Result<(), OpsError> {
         let n_vectors = region.bytes() / 16;
-        let into = workspace.best().address();
+        let into = workspace.choice_scratch();
         let params = ReadParams { from: region.address(), into, n_vectors };
         let blocks = n_vectors.div_ceil(4 * 256).clamp(1, 8192) as u32;
         let grid = Grid { blocks: [blocks, 1, 1], threads: 256, shared_bytes: 0 };
         Ok(self.device.launch("read", grid, &params)?)
     }
 
-    fn largest(
+    fn choose(
         &self,
-        logits: &Rows<D>,
-        n_rows: usize,
+        pass: &Pass<'_>,
+        logits: &mut Rows<D>,
         workspace: &mut Workspace<D>,
-    ) -> Result<Vec<Option<u32>>, OpsError> {
-        expect_room("largest", logits, n_rows)?;
-        let best = workspace.best();
-        let params = ArgmaxParams {
-            logits: logits.values.address(),
-            best: best.address(),
-            n_rows: n_rows as u32,
-            n_columns: logits.width as u32,
-            stride: logits.stride() as u32,
-            unused: 0,
-        };
-        let grid = Grid { blocks: [n_rows as u32, 1, 1], threads: 1024, shared_bytes: 0 };
-        self.device.launch("argmax", grid, &params)?;
-        let mut chosen = vec![0; n_rows];
-        best.download(0, &mut chosen)?;
-        Ok(chosen.into_iter().map(|token| (token != u32::MAX).then_some(token)).collect())
+    ) -> Result<(), OpsError> {
+        expect("choose", "choices", pass.choices.len(), pass.n_logits)?;
+        expect("choose", "choices of the pass", pass.choices.len(), workspace.n_choices())?;
+        expect_room("choose", logits, pass.n_logits)?;
+        let (found, expected) =
+            (workspace.choice_bytes(), choice::scratch_bytes(pass.n_logits, logits.width));
+        if found < expected {
+            return Err(OpsError::Shape {
+                operation: "choose",
+                operand: "bytes of workspace",
+                found,
+                expected,
+            });
+        }
+        Ok(choice::choose(&self.device, pass, logits, workspace)?)
+    }
+
+    fn chosen(&self, n: usize, workspace: &Workspace<D>) -> Result<Vec<Option<u32>>, OpsError> {
+        expect("chosen", "choices", n, workspace.n_choices())?;
+        Ok(workspace.chosen()?.into_iter().map(choice::token).collect())
     }
 
     fn embed(

@@ -71,8 +71,16 @@ params! {
     }
     /// `read`.
     ReadParams { from: Address, into: Address, n_vectors: u64 }
-    /// `argmax`.
-    ArgmaxParams { logits: Address, best: Address, n_rows: u32, n_columns: u32, stride: u32, unused: u32 }
+    /// How a token is chosen from a row.
+    ChoiceRow {
+        random: u64, top_p: u64, min_weight: u64, top_k: u32, temperature: f32, repeat: f32, frequency: f32,
+        presence: f32, recent: u32, n_recent: u32, unused: u32,
+    }
+    /// `choose_*`.
+    ChooseParams {
+        logits: Address, best: Address, choices: Address, recent: Address, masses: Address, counts: Address,
+        bounds: Address, slices: Address, n_columns: u32, stride: u32, n_slices: u32, round: u32,
+    }
 }
 
 #[cfg(all(test, feature = "emulator"))]

@@ -2,9 +2,10 @@
 
 use crate::device::{Buffer, Device, DeviceError, REGION_ALIGNMENT, Region};
 use crate::model::ModelConfig;
-use crate::ops::{HeadShape, PAGE_TOKENS, Pass, PassLimits};
+use crate::ops::{HeadShape, OpsError, PAGE_TOKENS, Pass, PassLimits};
 
-use super::params::{Address, PassTables, Planes};
+use super::choice;
+use super::params::{Address, ChoiceRow, PassTables, Planes};
 
 /// Columns under one scale of the planes.
 const BLOCK_COLUMNS: usize = 256;
@@ -29,7 +30,7 @@ struct Sizes {
     /// Of all rows, and of those that the decode kernels take.
     planes: [PlaneSizes; 2],
     partials: usize,
-    best: usize,
+    choice: usize,
     arrivals: usize,
 }
 
@@ -59,6 +60,22 @@ impl PlaneSizes {
     }
 }
 
+/// Columns of the tables with a number for each row.
+const ROW_COLUMNS: usize = 6;
+
+/// Where the choices of a pass begin in its tables: at a multiple of 16 bytes.
+fn choices_at(n_rows: usize) -> usize {
+    n_rows.saturating_mul(ROW_COLUMNS).saturating_add(3) / 4 * 4
+}
+
+/// Words of the tables of the largest pass. Recent tokens are tokens of sequences, which share the context's pages.
+fn table_words(limits: PassLimits) -> usize {
+    let pages = limits.context.div_ceil(PAGE_TOKENS);
+    let recent = pages.saturating_mul(2 * PAGE_TOKENS);
+    let choices = limits.rows.saturating_mul(choice::TABLE_WORDS);
+    [choices_at(limits.rows), choices, pages, recent].into_iter().fold(0, usize::saturating_add)
+}
+
 impl Sizes {
     /// Saturates: a context beyond all memory is refused by the plan.
     fn new(config: &ModelConfig, limits: PassLimits) -> Self {
@@ -67,19 +84,27 @@ impl Sizes {
         let splits = limits.context.div_ceil(SPLIT_TOKENS).saturating_mul(config.num_q_heads);
         let of = |count: usize, bytes: usize| count.saturating_mul(bytes);
         Self {
-            tables: of(of(limits.rows, 6).saturating_add(limits.context.div_ceil(PAGE_TOKENS)), 4),
+            tables: of(table_words(limits), 4),
             angles: of(limits.rows, 4 * config.rope.rotated_dims),
             planes: [limits.rows, decode_rows].map(|rows| PlaneSizes::new(rows, widest)),
             partials: of(of(decode_rows, splits), 4 * (config.head_dim + 2)),
-            best: of(limits.rows, 4),
+            choice: choice::scratch_bytes(limits.rows, config.vocab_size),
             arrivals: of(decode_rows, 4 * widest.div_ceil(BLOCK_COLUMNS)),
         }
     }
     fn all(self) -> impl Iterator<Item = usize> {
         let [first, second] = self.planes.map(PlaneSizes::all);
-        let others = [self.tables, self.angles, self.partials, self.best, self.arrivals];
+        let others = [self.tables, self.angles, self.partials, self.choice, self.arrivals];
         others.into_iter().chain(first).chain(second)
     }
+}
+
+/// Addresses of a pass's choices.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ChoiceTables {
+    pub best: Address,
+    pub rows: Address,
+    pub recent: Address,
 }
 
 /// Bytes of a workspace for passes within `limits`.
@@ -124,13 +149,15 @@ pub struct Workspace<D: Device> {
     planes: [PlaneBuffers<D>; 2],
     in_use: PlanesInUse,
     partials: Buffer<D, f32>,
-    best: Buffer<D, u32>,
+    choice: Buffer<D, u64>,
     /// Counters, all 0 between kernels.
     arrivals: Buffer<D, u32>,
     /// Rows that there is room for.
     rows: usize,
     /// Rows of the present pass: the length of a column of its tables.
     pass_rows: usize,
+    /// Its choices.
+    pass_choices: usize,
     rotated_dims: usize,
     /// Tiles of rows in the present pass, for attention's prefill kernel.
     n_tiles: usize,
@@ -163,22 +190,24 @@ impl<D: Device> Workspace<D> {
             planes,
             in_use: PlanesInUse::default(),
             partials: part(sizes.partials)?.typed(),
-            best: part(sizes.best)?.typed(),
+            choice: part(sizes.choice)?.typed(),
             arrivals,
             rows: limits.rows,
             pass_rows: 0,
+            pass_choices: 0,
             rotated_dims: config.rope.rotated_dims,
             n_tiles: 0,
             n_splits: 0,
         })
     }
 
-    /// Uploads what the kernels must know of a pass: six columns of a number a row, then pages. Where a column begins
-    /// depends on the number of rows alone, so a recording for so many rows stays valid. `pass` has at most as many rows as the workspace.
-    pub(super) fn begin(&mut self, pass: &Pass<'_>) -> Result<(), DeviceError> {
+    /// Uploads what the kernels must know of a pass: six columns of a number a row; of each choice its result, which is 0
+    /// so far, and its parameters; then pages and recent tokens. Where a part begins depends on the number of rows and
+    /// choices alone, so a recording for so many stays valid. `pass` has at most as many rows as the workspace.
+    pub(super) fn begin(&mut self, pass: &Pass<'_>) -> Result<(), OpsError> {
         self.in_use = PlanesInUse::default();
-        let rows = pass.n_rows();
-        let mut tables = vec![0_u32; 6 * rows];
+        let (rows, n_choices) = (pass.n_rows(), pass.choices.len());
+        let mut tables = vec![0_u32; choices_at(rows) + n_choices * choice::TABLE_WORDS];
         let mut tiles = Vec::new();
         let mut pages = Vec::new();
         tables[..rows].copy_from_slice(pass.tokens);
@@ -198,11 +227,30 @@ impl<D: Device> Workspace<D> {
         }
         tables[4 * rows..][..tiles.len()].copy_from_slice(&tiles);
         tables.extend(pages);
-        (self.pass_rows, self.n_tiles) = (rows, tiles.len() / 2);
+        (self.pass_rows, self.pass_choices, self.n_tiles) = (rows, n_choices, tiles.len() / 2);
+        for (index, choice) in pass.choices.iter().enumerate() {
+            let row = choice::row(choice, tables.len());
+            let at = self.choice_row_at(index);
+            tables[at..][..size_of::<ChoiceRow>() / 4].copy_from_slice(bytemuck::cast_slice(&[row]));
+            tables.extend(choice.recent.counts().iter().flat_map(|&(token, count)| [token, count]));
+        }
         // A power of two, so that few graphs serve all lengths.
         let splits = pass.longest().div_ceil(SPLIT_TOKENS).max(1);
         self.n_splits = splits.next_power_of_two();
-        self.tables.upload(&tables, 0)
+        let (found, expected) = (tables.len(), self.tables.len());
+        if found > expected {
+            return Err(OpsError::Shape { operation: "run", operand: "words of tables", found, expected });
+        }
+        Ok(self.tables.upload(&tables, 0)?)
+    }
+
+    /// Where a choice's parameters are in the tables.
+    fn choice_row_at(&self, index: usize) -> usize {
+        let results = size_of::<u64>() / 4 * self.pass_choices;
+        choices_at(self.pass_rows) + results + size_of::<ChoiceRow>() / 4 * index
+    }
+    fn table_address(&self, word: usize) -> Address {
+        self.tables.address() + 4 * word as u64
     }
 
     /// Rows of the largest pass.
@@ -211,19 +259,19 @@ impl<D: Device> Workspace<D> {
     }
     /// Addresses of the pass's tables.
     pub(super) fn tables(&self) -> PassTables {
-        let column = |index: usize| self.tables.address() + (4 * index * self.pass_rows) as u64;
+        let column = |index: usize| self.table_address(index * self.pass_rows);
         PassTables {
             tokens: column(0),
             positions: column(1),
             page_lists: column(2),
             rotary_set: column(3),
-            pages: column(6),
+            pages: self.table_address(self.choice_row_at(self.pass_choices)),
             angles: self.angles.address(),
         }
     }
     /// Address of the tiles of rows, and their number.
     pub(super) fn tiles(&self) -> (u64, u32) {
-        (self.tables.address() + (16 * self.pass_rows) as u64, self.n_tiles as u32)
+        (self.table_address(4 * self.pass_rows), self.n_tiles as u32)
     }
     /// Address of attention's partial sums, and the splits that a grid for this pass covers.
     pub(super) fn partials(&self, heads: HeadShape, n_rows: usize) -> (u64, u32) {
@@ -284,8 +332,31 @@ impl<D: Device> Workspace<D> {
     pub(super) fn rotated_dims(&self) -> usize {
         self.rotated_dims
     }
-    /// The choices of `argmax`.
-    pub(super) fn best(&mut self) -> &mut Buffer<D, u32> {
-        &mut self.best
+    /// The pass's choices from choice `first` on.
+    pub(super) fn choices(&self, first: usize) -> ChoiceTables {
+        let results = choices_at(self.pass_rows) + size_of::<u64>() / 4 * first;
+        ChoiceTables {
+            best: self.table_address(results),
+            rows: self.table_address(self.choice_row_at(first)),
+            recent: self.tables.address(),
+        }
+    }
+    /// How many choices the pass has.
+    pub(super) fn n_choices(&self) -> usize {
+        self.pass_choices
+    }
+    /// Results of the pass's choices.
+    pub(super) fn chosen(&self) -> Result<Vec<u64>, DeviceError> {
+        let mut results = vec![0_u64; self.pass_choices];
+        self.tables.download(choices_at(self.pass_rows), bytemuck::cast_slice_mut(&mut results))?;
+        Ok(results)
+    }
+    /// Bytes of the choices' histograms, bounds and slices.
+    pub(super) fn choice_bytes(&self) -> usize {
+        size_of::<u64>() * self.choice.len()
+    }
+    /// Their address.
+    pub(super) fn choice_scratch(&self) -> Address {
+        self.choice.address()
     }
 }

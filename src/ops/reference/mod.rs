@@ -5,6 +5,7 @@
 //! choice ([`Arithmetic::FixedPoint`], in `fixed`).
 
 mod attention;
+mod choose;
 mod fixed;
 mod matmul;
 mod pointwise;
@@ -23,11 +24,13 @@ use crate::quant::{Format, with_block};
 
 use super::{
     Arithmetic, CacheLayer, HeadNorms, HeadShape, Layout, Matrix, MatrixShape, Norm, Ops, OpsError,
-    PAGE_TOKENS, Pass, PassLimits, Projection, RotaryTable, Rows, Span, expect, expect_room,
-    first_of_largest, padded_width,
+    PAGE_TOKENS, Pass, PassLimits, Projection, RotaryTable, Rows, Span, expect, expect_room, padded_width,
 };
 
 use attention::{Attend, CacheElement};
+pub use choose::choose;
+#[cfg(all(test, feature = "emulator"))]
+pub(crate) use choose::exponential;
 use matmul::{Product, Target};
 use pointwise::{RmsNorm, SwiGlu};
 use rotary::Turn;
@@ -201,8 +204,15 @@ fn widest(config: &ModelConfig) -> usize {
     config.hidden_dim.max(config.q_dim()).max(config.ffn_dim)
 }
 
-/// What the workspace is divided into.
-struct Workspace<'a> {
+/// Scratch memory, and what the last pass chose.
+#[derive(Debug)]
+pub struct Workspace {
+    floats: Buffer<HostDevice, f32>,
+    chosen: Vec<Option<u32>>,
+}
+
+/// What scratch memory is divided into.
+struct Parts<'a> {
     /// The input of a product in fixed point, where that is the arithmetic.
     fixed: &'a mut [f32],
     /// One part for each thread.
@@ -214,14 +224,14 @@ struct Workspace<'a> {
 }
 
 impl ReferenceOps {
-    fn workspace<'a>(
+    fn parts<'a>(
         &self,
-        workspace: &'a mut Buffer<HostDevice, f32>,
+        workspace: &'a mut Workspace,
         (n_rows, n_cols): (usize, usize),
         normed: usize,
         gate_up: usize,
-    ) -> Result<Workspace<'a>, OpsError> {
-        let all = workspace.as_mut_slice();
+    ) -> Result<Parts<'a>, OpsError> {
+        let all = workspace.floats.as_mut_slice();
         let fixed = match self.arithmetic {
             Arithmetic::Single => 0,
             Arithmetic::FixedPoint => fixed::floats(n_rows, n_cols),
@@ -239,13 +249,13 @@ impl ReferenceOps {
         let (fixed, rest) = all.split_at_mut(fixed);
         let (normed, rest) = rest.split_at_mut(normed);
         let (gate_up, threads) = rest.split_at_mut(gate_up);
-        Ok(Workspace { fixed, threads, normed, gate_up })
+        Ok(Parts { fixed, threads, normed, gate_up })
     }
 }
 
 impl Ops for ReferenceOps {
     type Device = HostDevice;
-    type Workspace = Buffer<HostDevice, f32>;
+    type Workspace = Workspace;
 
     fn device(&self) -> &HostDevice {
         &self.device
@@ -265,7 +275,7 @@ impl Ops for ReferenceOps {
         _: PassLimits,
         region: Region<HostDevice>,
     ) -> Result<Self::Workspace, OpsError> {
-        Ok(region.typed())
+        Ok(Workspace { floats: region.typed(), chosen: Vec::new() })
     }
 
     fn load_matrix<E: From<OpsError> + From<DeviceError>>(
@@ -283,7 +293,7 @@ impl Ops for ReferenceOps {
         &self,
         _: &Pass<'_>,
         _: &RotaryTable<HostDevice>,
-        workspace: &mut Self::Workspace,
+        workspace: &mut Workspace,
         mut operations: impl FnMut(&mut Self::Workspace) -> Result<(), E>,
     ) -> Result<(), E> {
         operations(workspace)
@@ -300,15 +310,23 @@ impl Ops for ReferenceOps {
         Ok(())
     }
 
-    fn largest(
+    fn choose(
         &self,
-        logits: &Rows<HostDevice>,
-        n_rows: usize,
-        _: &mut Self::Workspace,
-    ) -> Result<Vec<Option<u32>>, OpsError> {
-        expect_room("largest", logits, n_rows)?;
-        let rows = logits.values.as_slice().chunks_exact(logits.stride()).take(n_rows);
-        Ok(rows.map(|row| first_of_largest(&row[..logits.width])).collect())
+        pass: &Pass<'_>,
+        logits: &mut Rows<HostDevice>,
+        workspace: &mut Workspace,
+    ) -> Result<(), OpsError> {
+        expect("choose", "choices", pass.choices.len(), pass.n_logits)?;
+        expect_room("choose", logits, pass.n_logits)?;
+        let (stride, width) = (logits.stride(), logits.width);
+        let rows = logits.values.as_mut_slice().chunks_exact_mut(stride).zip(pass.choices);
+        workspace.chosen = rows.map(|(row, how)| choose(&mut row[..width], how)).collect();
+        Ok(())
+    }
+
+    fn chosen(&self, n: usize, workspace: &Workspace) -> Result<Vec<Option<u32>>, OpsError> {
+        expect("chosen", "choices", n, workspace.chosen.len())?;
+        Ok(workspace.chosen.clone())
     }
 
     fn embed(
@@ -340,7 +358,7 @@ impl Ops for ReferenceOps {
         rows: Range<usize>,
         norm: &Norm<HostDevice>,
         projection: &Projection<HostDevice>,
-        workspace: &mut Self::Workspace,
+        workspace: &mut Workspace,
         out: &mut Rows<HostDevice>,
     ) -> Result<(), OpsError> {
         expect("norm_project", "inputs", x.width, projection.n_cols())?;
@@ -348,8 +366,8 @@ impl Ops for ReferenceOps {
         expect_room("norm_project", x, rows.end)?;
         expect_room("norm_project", out, rows.len())?;
         let n_rows = rows.len();
-        let Workspace { fixed, threads, normed, .. } =
-            self.workspace(workspace, (n_rows, x.width), n_rows * x.stride(), 0)?;
+        let Parts { fixed, threads, normed, .. } =
+            self.parts(workspace, (n_rows, x.width), n_rows * x.stride(), 0)?;
         self.normalize(x, rows, norm, normed);
         let stride = out.stride();
         let out = Output { rows: out.values.as_mut_slice(), stride, accumulate: false };
@@ -387,7 +405,7 @@ impl Ops for ReferenceOps {
         qkv: &Rows<HostDevice>,
         heads: HeadShape,
         cache: &CacheLayer<HostDevice>,
-        workspace: &mut Self::Workspace,
+        workspace: &mut Workspace,
         out: &mut Rows<HostDevice>,
     ) -> Result<(), OpsError> {
         expect("attend", "outputs", out.width, heads.q_dim())?;
@@ -395,7 +413,7 @@ impl Ops for ReferenceOps {
         for span in spans {
             expect_room("attend", out, span.first_row + span.n_rows)?;
         }
-        let Workspace { threads, .. } = self.workspace(workspace, (0, 0), 0, 0)?;
+        let Parts { threads, .. } = self.parts(workspace, (0, 0), 0, 0)?;
         let stride = out.stride();
         let out = SharedColumns::new(out.values.as_mut_slice(), stride, 0);
         match cache.format {
@@ -411,14 +429,14 @@ impl Ops for ReferenceOps {
         n_rows: usize,
         projection: &Projection<HostDevice>,
         _next_norm: Option<&Norm<HostDevice>>,
-        workspace: &mut Self::Workspace,
+        workspace: &mut Workspace,
         x: &mut Rows<HostDevice>,
     ) -> Result<(), OpsError> {
         expect("project", "inputs", a.width, projection.n_cols())?;
         expect("project", "outputs", x.width, projection.n_rows())?;
         expect_room("project", a, n_rows)?;
         expect_room("project", x, n_rows)?;
-        let Workspace { fixed, threads, .. } = self.workspace(workspace, (n_rows, a.width), 0, 0)?;
+        let Parts { fixed, threads, .. } = self.parts(workspace, (n_rows, a.width), 0, 0)?;
         let input = &a.values.as_slice()[..n_rows * a.stride()];
         let stride = x.stride();
         let out = Output { rows: x.values.as_mut_slice(), stride, accumulate: true };
@@ -432,7 +450,7 @@ impl Ops for ReferenceOps {
         n_rows: usize,
         norm: &Norm<HostDevice>,
         gate_up: &Projection<HostDevice>,
-        workspace: &mut Self::Workspace,
+        workspace: &mut Workspace,
         h: &mut Rows<HostDevice>,
     ) -> Result<(), OpsError> {
         let (width, stride) = (h.width, padded_width(2 * h.width));
@@ -440,8 +458,8 @@ impl Ops for ReferenceOps {
         expect("norm_gate_up", "outputs", 2 * width, gate_up.n_rows())?;
         expect_room("norm_gate_up", x, n_rows)?;
         expect_room("norm_gate_up", h, n_rows)?;
-        let Workspace { fixed, threads, normed, gate_up: both } =
-            self.workspace(workspace, (n_rows, x.width), n_rows * x.stride(), n_rows * stride)?;
+        let Parts { fixed, threads, normed, gate_up: both } =
+            self.parts(workspace, (n_rows, x.width), n_rows * x.stride(), n_rows * stride)?;
         self.normalize(x, 0..n_rows, norm, normed);
         let out = Output { rows: both, stride, accumulate: false };
         self.product(normed, n_rows, gate_up, (threads, fixed), out);

@@ -153,7 +153,7 @@ fn attend(
 ) -> Vec<f32> {
     let n_rows = spans.iter().map(|span| span.n_rows).sum();
     let tokens = vec![0; n_rows];
-    let pass = Pass { tokens: &tokens, spans };
+    let pass = Pass { tokens: &tokens, spans, ..Pass::default() };
     let ops = KernelOps::new(device.clone());
     // Room for the pages of every span.
     let context = spans.iter().map(|span| span.pages.len() * PAGE_TOKENS).sum();

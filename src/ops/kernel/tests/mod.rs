@@ -3,10 +3,10 @@
 
 mod attention;
 mod blocks;
+mod choose;
 mod formats;
 mod matmul;
 mod planes;
-mod pointwise;
 mod rotary;
 
 use bytemuck::{NoUninit, Pod};
@@ -142,13 +142,13 @@ fn memory_is_read() {
 fn every_kernel_is_run_by_a_test() {
     memory_is_read();
     attention::heads_of_every_size_are_right_in_both_phases();
+    choose::kernels_choose_what_the_reference_chooses();
     blocks::products_are_those_of_weights_and_activations();
     formats::every_format_embeds_what_it_dequantizes_to();
     formats::tiles_embed_what_their_format_dequantizes_to();
     formats::repacked_weights_lie_as_described_and_come_back();
     matmul::matrices_of_several_formats_share_a_launch();
     matmul::products_over_tiles_are_right_and_do_not_depend_on_the_batch();
-    pointwise::the_first_of_the_largest_logits_is_chosen();
     rotary::turned_heads_and_the_cache_are_those_of_the_reference();
     let launched = launched_kernels();
     let missing: Vec<_> = kernel_names().filter(|name| !launched.contains(name)).collect();

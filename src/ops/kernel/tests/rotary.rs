@@ -62,7 +62,7 @@ impl Case {
             Span { first_row: 0, n_rows: 4, position: 61, pages: &PAGES[0], rotary_set: 0 },
             Span { first_row: 4, n_rows: 7, position: 100, pages: &PAGES[1], rotary_set: 1 },
         ];
-        let pass = Pass { tokens: &vec![0; n_rows], spans: &spans };
+        let pass = Pass { tokens: &vec![0; n_rows], spans: &spans, ..Pass::default() };
         let width = self.heads.q_dim() + 2 * self.heads.kv_dim();
         let stride = padded_width(width);
         let mut qkv = Rows { values: upload(device, &random.floats(n_rows * stride)), width };
