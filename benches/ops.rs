@@ -1,5 +1,5 @@
-//! The matrix product of each format: one token (decode, bound by the bytes of the weights) and 512 (prefill, bound by
-//! arithmetic). `cargo bench --bench ops`; `WORKER_ORCD_THREADS` sets the threads.
+//! The matrix product of each format in each arithmetic: one token (decode, bound by the bytes of the weights) and 512
+//! (prefill, bound by arithmetic). `cargo bench --bench ops`; `WORKER_ORCD_THREADS` sets the threads.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -7,7 +7,7 @@ use worker_orcd::device::{HostDevice, Region};
 use worker_orcd::model::ModelConfig;
 use worker_orcd::ops::reference::ReferenceOps;
 use worker_orcd::ops::{
-    Layout, Matrix, MatrixShape, Ops, PassLimits, Projection, ProjectionPart, Rows, padded_width,
+    Arithmetic, Layout, Matrix, MatrixShape, Ops, PassLimits, Projection, ProjectionPart, Rows, padded_width,
 };
 use worker_orcd::quant::Format;
 
@@ -42,15 +42,21 @@ fn rows(n_rows: usize) -> Rows<HostDevice> {
 }
 
 fn project(c: &mut Criterion) {
+    for arithmetic in [Arithmetic::Single, Arithmetic::FixedPoint] {
+        project_in(c, arithmetic);
+    }
+}
+
+fn project_in(c: &mut Criterion, arithmetic: Arithmetic) {
     let threads = std::env::var("WORKER_ORCD_THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
-    let ops = ReferenceOps::new(threads).unwrap();
+    let ops = ReferenceOps::new(threads).unwrap().with_arithmetic(arithmetic);
     let limits = PassLimits { rows: PREFILL, context: 64 };
     let config = ModelConfig::phi3_mini_4k();
     let region = Region::allocate(&HostDevice, ops.workspace_bytes(&config, limits)).unwrap();
     let mut workspace = ops.workspace(&config, limits, region).unwrap();
     let (a, mut x) = (rows(PREFILL), rows(PREFILL));
     for (phase, n_rows) in [("decode", 1), ("prefill", PREFILL)] {
-        let mut group = c.benchmark_group(format!("project/{phase}"));
+        let mut group = c.benchmark_group(format!("project/{phase}/{}", arithmetic.name()));
         group.sample_size(10);
         for format in FORMATS {
             let projection = projection(format);

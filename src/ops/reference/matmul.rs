@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::quant::blocks_of;
 
+use super::ahead::Ahead;
 use super::simd::{InstructionSet, Kernel, LANES, Simd, Tile};
 use super::threads::{SharedColumns, Workers};
 use super::unpack::{Sink, Unpack};
@@ -102,7 +103,9 @@ pub(super) fn matmul<B: Unpack>(
             let blocks = &blocks[first * blocks_per_row..(first + n_rows) * blocks_per_row];
             let panel = Panel { product: &product, first, n_rows, target };
             if B::IN_REGISTERS && product.n_tokens <= FEW_TOKENS {
-                set.run(FewTokens { panel, blocks });
+                let row_bytes = blocks_per_row * size_of::<B>();
+                let ahead = Ahead::new(&product.blocks[first * row_bytes..], STEP_ROWS * row_bytes);
+                set.run(FewTokens { panel, blocks, ahead });
             } else {
                 let vectors = product.stride() / LANES;
                 let (weights, sums) = scratch.as_chunks_mut::<LANES>().0.split_at_mut(panel_rows * vectors);
@@ -192,12 +195,13 @@ impl<B: Unpack> Kernel for UnpackRow<'_, B> {
 struct FewTokens<'a, B> {
     panel: Panel<'a>,
     blocks: &'a [B],
+    ahead: Ahead<'a>,
 }
 
 impl<B: Unpack> Kernel for FewTokens<'_, B> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
+    fn run<S: Simd>(mut self, simd: S) {
         match self.panel.product.n_tokens {
             1 => self.tokens::<S, 1>(simd),
             _ => self.tokens::<S, FEW_TOKENS>(simd),
@@ -207,7 +211,7 @@ impl<B: Unpack> Kernel for FewTokens<'_, B> {
 
 impl<B: Unpack> FewTokens<'_, B> {
     #[inline(always)]
-    fn tokens<S: Simd, const T: usize>(&self, simd: S) {
+    fn tokens<S: Simd, const T: usize>(&mut self, simd: S) {
         let Panel { product, n_rows, .. } = self.panel;
         let x = self.panel.tokens::<T>(0);
         let blocks_per_row = product.n_cols / B::ELEMENTS;
@@ -220,6 +224,7 @@ impl<B: Unpack> FewTokens<'_, B> {
             let mut sums = [[simd.splat(0.0); T]; STEP_ROWS];
             for from in (0..blocks_per_row).step_by(B::UNIT) {
                 let to = blocks_per_row.min(from + B::UNIT);
+                self.ahead.advance(simd, n * (to - from) * size_of::<B>());
                 let at = from / B::UNIT * B::VECTORS;
                 let x = x.map(|x| &x[at..at + B::VECTORS]);
                 let units = rows.map(|row| &row[from..to]);

@@ -4,6 +4,7 @@
 //! depend on the number of threads nor on how rows are grouped into passes. Products may be made of integers instead, by
 //! choice ([`Arithmetic::FixedPoint`], in `fixed`).
 
+mod ahead;
 mod attention;
 mod choose;
 mod fixed;

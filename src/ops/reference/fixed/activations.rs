@@ -17,7 +17,7 @@ const BLOCK_CHUNKS: usize = BLOCK / CHUNK;
 const LARGEST_CODE: f32 = 32512.0;
 /// 2^-100: below it a scale would come near the subnormal numbers.
 const SMALLEST_LARGEST: f32 = 7.888_609e-31;
-/// 1.5 · 2^23.
+/// 1.5 · 2^23: a single of this size has no bits below the units.
 const ROUND: f32 = 12_582_912.0;
 /// Tokens up to which each stands by itself, for products straight from the blocks.
 pub(super) const FEW_TOKENS: usize = 4;
@@ -230,7 +230,7 @@ fn quantize(values: &[f32; BLOCK]) -> ([i16; BLOCK], f32) {
     if largest > 0.0 && largest <= f32::MAX {
         let inverse = LARGEST_CODE / largest;
         for (code, value) in codes.iter_mut().zip(values) {
-            // The sum's lowest bits are the nearest integer, ties to even: at this size it has no others.
+            // The lowest sixteen bits of the sum are the nearest integer, ties to even.
             *code = (value * inverse + ROUND).to_bits() as i16;
         }
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytemuck::Zeroable;
 
 use crate::ops::MatrixShape;
+use crate::ops::reference::ahead::Ahead;
 use crate::ops::reference::matmul::{PANEL_FLOATS, Target};
 use crate::ops::reference::simd::{InstructionSet, Kernel, LANES, Simd, Tile as Size};
 use crate::ops::reference::threads::Workers;
@@ -18,6 +19,8 @@ use super::with_codes;
 const PANEL_ROWS: std::ops::RangeInclusive<usize> = 6..=48;
 /// Floats that a chunk of a row takes in a panel: 32 codes, a scale, a second scale or offset.
 const CHUNK_FLOATS: usize = CHUNK / 2 + 2;
+/// How far ahead of the blocks at hand memory is asked for.
+const AHEAD_BYTES: usize = 4096;
 /// Most tiles of tokens that are multiplied side by side.
 const MOST_TILES: usize = 2;
 
@@ -30,8 +33,8 @@ pub(in crate::ops::reference) struct Product<'a> {
     pub blocks: &'a [u8],
 }
 
-/// Runs a product with a matrix of a format that [`super::takes`] on all workers; `scratch` is as long as for a product in
-/// f32.
+/// Runs a product with a matrix of a format that [`super::takes`] on all workers; `scratch` is as long as for a product
+/// in f32.
 pub(in crate::ops::reference) fn matmul(
     workers: &Workers,
     set: InstructionSet,
@@ -56,6 +59,7 @@ fn matmul_of<B: Codes>(
 ) {
     let Some(blocks) = blocks_of::<B>(product.blocks) else { return };
     let blocks_per_row = product.shape.n_cols / B::ELEMENTS;
+    let row_bytes = blocks_per_row * size_of::<B>();
     let n_chunks = product.x.n_chunks();
     let panel_rows = panel_rows(n_chunks);
     let next = AtomicUsize::new(0);
@@ -68,7 +72,8 @@ fn matmul_of<B: Codes>(
             let n_rows = panel_rows.min(product.shape.n_rows - first);
             let blocks = &blocks[first * blocks_per_row..(first + n_rows) * blocks_per_row];
             if product.x.n_tokens <= FEW_TOKENS {
-                set.run(FewTokens { x: product.x, blocks, blocks_per_row, first, target });
+                let ahead = Ahead::new(&product.blocks[first * row_bytes..], AHEAD_BYTES);
+                set.run(FewTokens { x: product.x, blocks, blocks_per_row, ahead, first, target });
             } else {
                 let (sums, rest) = scratch.split_at_mut(panel_rows * MOST_TILES * TILE_TOKENS);
                 let panel = Panel::new(rest, n_rows, n_chunks);
@@ -93,6 +98,7 @@ struct FewTokens<'a, B> {
     x: Activations<'a>,
     blocks: &'a [B],
     blocks_per_row: usize,
+    ahead: Ahead<'a>,
     /// The first row's number in the matrix.
     first: usize,
     target: Target<'a>,
@@ -101,13 +107,16 @@ struct FewTokens<'a, B> {
 impl<B: Codes> Kernel for FewTokens<'_, B> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
+    fn run<S: Simd>(mut self, simd: S) {
         for (row, blocks) in self.blocks.chunks_exact(self.blocks_per_row).enumerate() {
             for t in 0..self.x.n_tokens {
                 let token = self.x.token(t);
                 let mut sums = simd.splat(0.0);
                 let (whole, last) = units(blocks);
                 for (i, unit) in whole.iter().chain(&last).enumerate() {
+                    if t == 0 {
+                        self.ahead.advance(simd, size_of::<B::Unit>());
+                    }
                     sums = add_unit::<S, B>(simd, unit, token, i, sums);
                 }
                 let mut classes = [0.0; UNIT_CHUNKS];
@@ -232,7 +241,7 @@ impl<B: Codes> Kernel for ManyTokens<'_, B> {
                 for tile in (0..n_tiles - n_tiles % MOST_TILES).step_by(MOST_TILES) {
                     self.tiles::<S, 6, MOST_TILES>(simd, tile);
                 }
-                if n_tiles % MOST_TILES != 0 {
+                if !n_tiles.is_multiple_of(MOST_TILES) {
                     self.tiles::<S, 6, 1>(simd, n_tiles - 1);
                 }
             }

@@ -67,8 +67,8 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    fn prefetch(self, from: &[f32; LANES]) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().cast()) }
+    fn prefetch<T>(self, from: &T) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(from).cast()) }
     }
     #[inline(always)]
     fn add(self, a: F, b: F) -> F {

@@ -84,8 +84,8 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         unsafe { _mm512_storeu_ps(into.as_mut_ptr(), value) }
     }
     #[inline(always)]
-    fn prefetch(self, from: &[f32; LANES]) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().cast()) }
+    fn prefetch<T>(self, from: &T) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(from).cast()) }
     }
     #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {

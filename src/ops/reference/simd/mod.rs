@@ -25,7 +25,7 @@ pub(super) trait Simd: Copy + Send + Sync {
     fn load(self, from: &[f32; LANES]) -> Self::F;
     fn store(self, value: Self::F, into: &mut [f32; LANES]);
     /// Asks for memory that will be read soon.
-    fn prefetch(self, from: &[f32; LANES]);
+    fn prefetch<T>(self, from: &T);
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;

@@ -42,7 +42,7 @@ impl Simd for Portable {
         *into = value;
     }
     #[inline(always)]
-    fn prefetch(self, _from: &[f32; LANES]) {}
+    fn prefetch<T>(self, _from: &T) {}
     #[inline(always)]
     fn add(self, a: F, b: F) -> F {
         from_fn(|i| a[i] + b[i])
