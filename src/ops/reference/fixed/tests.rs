@@ -39,7 +39,6 @@ struct Case {
     blocks: Vec<u8>,
     bias: Vec<f32>,
     x: Vec<f32>,
-    n_tokens: usize,
 }
 
 impl Case {
@@ -47,7 +46,7 @@ impl Case {
         let mut blocks = vec![0; n_rows * format.row_bytes(n_cols as u64).unwrap() as usize];
         format.quantize(&random.floats(n_rows * n_cols), &mut blocks).unwrap();
         let (bias, x) = (random.floats(n_rows), random.floats(n_tokens * n_cols));
-        Self { shape: MatrixShape { format, n_rows, n_cols }, blocks, bias, x, n_tokens }
+        Self { shape: MatrixShape { format, n_rows, n_cols }, blocks, bias, x }
     }
     /// The product of tokens `first..first + n`, added to ones: `[n, rows]`.
     fn run(&self, set: InstructionSet, n_threads: usize, first: usize, n: usize) -> Vec<f32> {
