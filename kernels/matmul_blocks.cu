@@ -64,6 +64,7 @@ DEVICE void product(const MatmulParams &p, const uint8_t *weights, uint32_t row,
     const uint8_t *bytes = weights + row * format::row_bytes<Format>(p.n_columns);
     const uint32_t n_blocks = blocks_of(p.n_columns), lane = lane_index();
     float of_class[TOKENS] = {};
+#pragma unroll
     for (int i = 0; i < TOKENS; i++) sums[i] = 0.0f;
     uint32_t block = 0; // the next to be multiplied
     uint32_t unfilled = fill<TOKENS>(p, first, 0, stages[0]);
@@ -96,6 +97,7 @@ DEVICE void product(const MatmulParams &p, const uint8_t *weights, uint32_t row,
         }
     }
     __syncthreads(); // before the stages are filled for another matrix
+#pragma unroll
     for (int i = 0; i < TOKENS; i++) sums[i] = warp_sum(sums[i]);
 }
 
@@ -106,16 +108,24 @@ DEVICE void rows_of_tokens(const MatmulParams &p, Stage (&stages)[2]) {
     float firsts[TOKENS] = {}, seconds[TOKENS];
 #pragma unroll 1
     for (int matrix = p.epilogue == EPILOGUE_SWIGLU ? 1 : 0; matrix >= 0; matrix--) {
+#pragma unroll
         for (int i = 0; i < TOKENS; i++) seconds[i] = firsts[i];
         product<Format, TOKENS, REGULAR>(p, p.weights[matrix], row, first, stages, firsts);
     }
+    // Every lane has all sums, and lane i finishes token i. Masks, since a choice of one of four numbers would be compiled
+    // into an array in memory.
+    uint32_t mine = 0, other = 0;
+#pragma unroll
     for (int i = 0; i < TOKENS; i++) {
-        const uint32_t token = first + i;
-        if (lane_index() != i || token >= p.n_tokens || own != row) continue;
-        const float factor = row_factor(p.planes, token, p.n_columns, p.eps);
-        float &out = p.out[(size_t)token * p.stride + row];
-        finish(p.epilogue, out, finished(firsts[i], factor, p.bias, row), seconds[i] * factor);
+        const uint32_t mask = 0u - (uint32_t)(lane_index() == i);
+        mine |= bits_of(firsts[i]) & mask;
+        other |= bits_of(seconds[i]) & mask;
     }
+    const uint32_t token = first + lane_index();
+    if (lane_index() >= TOKENS || token >= p.n_tokens || own != row) return;
+    const float factor = row_factor(p.planes, token, p.n_columns, p.eps);
+    float &out = p.out[(size_t)token * p.stride + row];
+    finish(p.epilogue, out, finished(float_of(mine), factor, p.bias, row), float_of(other) * factor);
 }
 
 template <typename Format, bool REGULAR> DEVICE void some_tokens(const MatmulParams &p, Stage (&stages)[2]) {

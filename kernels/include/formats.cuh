@@ -237,9 +237,12 @@ template <typename Format> DEVICE uint64_t row_bytes(uint32_t n_columns) {
 template <typename Format>
 DEVICE void four_of_row(const uint8_t *row, uint32_t column, uint32_t n_columns, float (&w)[4]) {
     if constexpr (Format::BLOCK_ELEMENTS == 1) {
+#pragma unroll
         for (uint32_t i = 0; i < 4; i++) {
             const FileBlock<Format> block{row + (uint64_t)(column + i) * Format::BLOCK_BYTES};
-            w[i] = column + i < n_columns ? Format::one(Format::BLOCK_BYTES == 4 ? block.word(0) : block.pair(0)) : 0.0f;
+            uint32_t bits = 0; // of 0 in each of these formats
+            if (column + i < n_columns) bits = Format::BLOCK_BYTES == 4 ? block.word(0) : block.pair(0);
+            w[i] = Format::one(bits);
         }
     } else if (column < n_columns) {
         const uint64_t at = (uint64_t)(column / Format::BLOCK_ELEMENTS) * Format::BLOCK_BYTES;
