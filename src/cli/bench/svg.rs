@@ -8,6 +8,8 @@ const HEIGHT: f64 = 420.0;
 const PLANE: [f64; 4] = [78.0, 696.0, 60.0, 364.0];
 /// The least distance of two labels, one above the other.
 const LABEL_HEIGHT: f64 = 14.0;
+/// About what a letter of a label is wide.
+const LETTER_WIDTH: f64 = 6.5;
 
 /// Grey of text and axes.
 const INK: &str = "#6e7781";
@@ -162,13 +164,16 @@ impl Chart {
         let [left, right, ..] = PLANE;
         let mut marks: Vec<_> = marks.iter().map(|mark| (self.place(mark.x, mark.y), &mark.label)).collect();
         marks.sort_by(|((_, a), _), ((_, b), _)| a.total_cmp(b));
-        let mut free = f64::NEG_INFINITY;
+        let mut taken: Vec<(f64, f64, f64)> = Vec::new();
         for ((x, y), label) in marks {
             let _ = writeln!(self.body, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"{colour}\"/>");
             let is_left = x < f64::midpoint(left, right);
-            let (beside, anchor) = if is_left { (x + 6.0, "start") } else { (x - 6.0, "end") };
-            let at = (y - 7.0).max(free);
-            free = at + LABEL_HEIGHT;
+            let width = LETTER_WIDTH * label.chars().count() as f64;
+            let (begin, beside, anchor) =
+                if is_left { (x + 6.0, x + 6.0, "start") } else { (x - 6.0 - width, x - 6.0, "end") };
+            let beneath = taken.iter().filter(|(from, to, _)| *from < begin + width && begin < *to);
+            let at = beneath.map(|(_, _, at)| at + LABEL_HEIGHT).fold(y - 7.0, f64::max);
+            taken.push((begin, begin + width, at));
             self.text((beside, at), anchor, "", label);
         }
     }
@@ -206,8 +211,8 @@ mod tests {
     fn labels_do_not_cover_each_other_and_hold_no_markup() {
         let axis = Axis::from_zero("seconds, s", [1.0].into_iter());
         let mut chart = Chart::new("a < b & c", axis, axis);
-        let mark = |y, label: &str| Mark { x: 0.5, y, label: label.to_owned() };
-        chart.marks(&[mark(0.5, "low"), mark(0.501, "high")], "blue");
+        let mark = |x, y, label: &str| Mark { x, y, label: label.to_owned() };
+        chart.marks(&[mark(0.5, 0.5, "low"), mark(0.5, 0.501, "high"), mark(0.9, 0.501, "far")], "blue");
         let text = chart.finish();
         assert!(text.contains(">a &lt; b &amp; c<"), "{text}");
         let height = |label: &str| -> f64 {
@@ -216,5 +221,6 @@ mod tests {
             rest.split('"').next().and_then(|y| y.parse().ok()).unwrap_or(f64::NAN)
         };
         assert!(height("low") - height("high") >= LABEL_HEIGHT - 0.1, "{text}");
+        assert_eq!(height("far"), height("high"), "they are far apart");
     }
 }
