@@ -211,7 +211,6 @@ pub trait Ops: Send + Sync {
 
     /// `x[i] += projection · a[i]`. `next_norm` is the norm through which the operation after this one reads these rows of x,
     /// where it does: what it will need can be made ready.
-    #[expect(clippy::too_many_arguments, reason = "each is an operand")]
     fn project(
         &self,
         a: &Rows<Self::Device>,
