@@ -16,7 +16,7 @@ const PREFILL_TOKENS: usize = 32;
 const DECODE_BLOCKS: usize = 2;
 /// Matrices that a launch of the decode kernels takes.
 const DECODE_PARTS: usize = 3;
-/// Blocks of columns that a block of the kernel that makes planes takes.
+/// Columns that a block of the kernel that makes planes takes.
 const QUANTIZE_COLUMNS: usize = 2048;
 /// Rows and tokens of a block of the kernels over the file's order.
 const BLOCKS_ROWS: usize = 8;
