@@ -32,7 +32,11 @@ template <int N> struct GlobalActivations {
         return planes.codes[((size_t)n * n_units + 4 * block + unit) * WARP + lane];
     }
     DEVICE uint32_t token(int n) const { return min((uint32_t)(TILE_TOKENS * n + lane_index() % 4), n_tokens - 1); }
-    DEVICE Words2 sums(int n, int digit) const { return planes.sums[sum_index(token(n), block, digit, n_blocks)]; }
+    DEVICE uint32_t sums(int n, int digit) const {
+        const uint32_t lane = lane_index(), row = TILE_TOKENS * n + lane / 8;
+        if (row >= n_tokens) return 0;
+        return ((const uint32_t *)(planes.sums + sum_index(row, block, digit, n_blocks)))[lane % 2];
+    }
     DEVICE float scale(int n) const { return planes.scales[scale_index(token(n), block, n_blocks)]; }
 };
 
@@ -45,14 +49,12 @@ DEVICE void sum_class(const MatmulDecodeParams &p, const uint8_t *strip, uint32_
 #pragma unroll 1
     for (uint32_t block = number; block < n_blocks; block += CLASSES) {
         const GlobalActivations<N> activations{p.planes, p.n_tokens, block, n_units, n_blocks};
-        Terms<N> terms;
-        Tiles::template multiply<N>(strip + block_offset<Tiles>(block), units_in_block(block, n_units), activations, terms);
-#pragma unroll
-        for (int n = 0; n < N; n++) {
-            const float scale = activations.scale(n);
-#pragma unroll
-            for (int r = 0; r < 2; r++) sums[n][r] = fmaf(scale, terms[n][r], sums[n][r]);
-        }
+        const uint32_t units = units_in_block(block, n_units);
+        Tiles tiles[1];
+        tiles[0].load(strip + block_offset<Tiles>(block), units, FromGlobal{});
+        Tiles::template multiply<N>(tiles, units, activations, [&](int, int n, int r, float term) {
+            sums[n][r] = fmaf(activations.scale(n), term, sums[n][r]);
+        });
     }
 }
 
@@ -60,9 +62,9 @@ DEVICE void sum_class(const MatmulDecodeParams &p, const uint8_t *strip, uint32_
 struct AnyTiles {
     template <class Work> DEVICE static void with(uint32_t format, Work work) {
         switch (format) {
-        case 2: return work(TilesQ4{});
-        case 6: return work(TilesQ5{});
-        case 8: return work(TilesQ8{});
+        case 2: return work(SignedTiles<CodesQ4, TilesOnDemand<CodesQ4>>{});
+        case 6: return work(SignedTiles<CodesQ5, TilesOnDemand<CodesQ5>>{});
+        case 8: return work(SignedTiles<CodesQ8, TilesOnDemand<CodesQ8>>{});
         case 12: return work(TilesQ4K{});
         case 13: return work(TilesQ5K{});
         case 14: return work(TilesQ6K{});

@@ -116,17 +116,24 @@ fn lanes_exchange_values() {
 fn products_are_those_of_three_loops() {
     let words: Vec<u32> = counted(24 * 8);
     let bytes: &[u8] = bytemuck::cast_slice(&words);
-    let signed = |byte: u8| i32::from(byte.cast_signed());
-    let product = |k: usize, a_of: fn(u8) -> i32| -> Vec<i32> {
+    type Reading = fn(u8) -> i32;
+    let product = |k: usize, a_of: Reading, b_of: Reading| -> Vec<i32> {
         let element = |row: usize, column: usize| -> i32 {
-            (0..k).map(|i| a_of(bytes[row * 32 + i]) * signed(bytes[(16 + column) * 32 + i])).sum()
+            (0..k).map(|i| a_of(bytes[row * 32 + i]) * b_of(bytes[(16 + column) * 32 + i])).sum()
         };
         (0..128).map(|i| element(i / 8, i % 8)).collect()
     };
-    let signed_of: fn(u8) -> i32 = |byte| i32::from(byte.cast_signed());
-    let expected = [product(32, i32::from), product(32, signed_of), product(16, signed_of)].concat();
+    let (signed, unsigned): (Reading, Reading) = (|byte| i32::from(byte.cast_signed()), i32::from);
+    let kinds = [
+        (32, unsigned, signed),
+        (32, signed, signed),
+        (16, signed, signed),
+        (16, unsigned, signed),
+        (16, unsigned, unsigned),
+    ];
+    let expected = kinds.map(|(k, a_of, b_of)| product(k, a_of, b_of)).concat();
     for device in [poisoned(true), shuffled(5)] {
-        let out = run(&device, "selftest_products", grid(32), &words, 0, 384).unwrap();
+        let out = run(&device, "selftest_products", grid(32), &words, 0, 640).unwrap();
         assert_eq!(bytemuck::cast_slice::<u32, i32>(&out), expected);
     }
 }

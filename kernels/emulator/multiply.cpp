@@ -6,11 +6,11 @@
 namespace emulator {
 
 // Its indices depend on nothing that a kernel says, and it is the emulator's innermost loop.
-template <int K, typename A>
+template <int K, typename A, typename B>
 __attribute__((no_sanitize("address", "undefined"))) static void
 multiply_bytes(const Operands (&operands)[LANES], int (&products)[LANES][4]) {
     A a_bytes[16][K];
-    int8_t b_bytes[8][K];
+    B b_bytes[8][K];
     for (uint32_t lane = 0; lane < LANES; lane++) {
         const uint32_t g = lane / 4, t = lane % 4;
         const Operands &from = operands[lane];
@@ -38,9 +38,11 @@ multiply_bytes(const Operands (&operands)[LANES], int (&products)[LANES][4]) {
 
 void multiply_fragments(Meeting kind, const Operands (&operands)[LANES], int (&products)[LANES][4]) {
     switch (kind) {
-    case Meeting::MmaK32Unsigned: return multiply_bytes<32, uint8_t>(operands, products);
-    case Meeting::MmaK32Signed: return multiply_bytes<32, int8_t>(operands, products);
-    default: return multiply_bytes<16, int8_t>(operands, products);
+    case Meeting::MmaK32us: return multiply_bytes<32, uint8_t, int8_t>(operands, products);
+    case Meeting::MmaK32ss: return multiply_bytes<32, int8_t, int8_t>(operands, products);
+    case Meeting::MmaK16uu: return multiply_bytes<16, uint8_t, uint8_t>(operands, products);
+    case Meeting::MmaK16us: return multiply_bytes<16, uint8_t, int8_t>(operands, products);
+    default: return multiply_bytes<16, int8_t, int8_t>(operands, products);
     }
 }
 

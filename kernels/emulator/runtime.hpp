@@ -55,8 +55,8 @@ struct Kernel {
     uint32_t max_threads, params_bytes, params_alignment;
 };
 
-// What the lanes of a warp meet for.
-enum class Meeting : uint32_t { Synchronize, Exchange, MmaK32Unsigned, MmaK32Signed, MmaK16Signed };
+// What the lanes of a warp meet for. Products are named after their columns and whether a and b are unsigned or signed.
+enum class Meeting : uint32_t { Synchronize, Exchange, MmaK32us, MmaK32ss, MmaK16uu, MmaK16us, MmaK16ss };
 
 void synchronize_block();
 void synchronize_warp();
@@ -77,15 +77,6 @@ template <typename To, typename From> To bit_cast(From from) {
 
 template <typename T> T exchange(T value, int lane) {
     return bit_cast<T>(exchange_words(bit_cast<uint32_t>(value), (uint32_t)lane));
-}
-
-template <int K, typename A> void mma(int (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-    static_assert(K == 32 || (K == 16 && std::is_same_v<A, int8_t>));
-    constexpr bool is_unsigned = std::is_same_v<A, uint8_t>;
-    multiply(K == 16       ? Meeting::MmaK16Signed
-             : is_unsigned ? Meeting::MmaK32Unsigned
-                           : Meeting::MmaK32Signed,
-             c, a, b0, b1);
 }
 
 // NaNs become the one that GPUs answer, in both directions.

@@ -184,10 +184,10 @@ DEVICE uint64_t multiply_high(uint64_t a, uint64_t b) {
 //   a[1]: row g + 8, columns 4t .. 4t+3        a[3]: row g + 8, columns 16+4t .. 16+4t+3   (k32 alone)
 //   b0:   column g,  rows 4t .. 4t+3           b1:   column g,  rows 16+4t .. 16+4t+3      (k32 alone)
 //   c[0], c[1]: row g, columns 2t and 2t+1     c[2], c[3]: row g + 8, the same columns
-// Every lane of the warp takes part. A is unsigned (_us) or signed (_ss), b is signed.
+// Every lane of the warp takes part. The last letters of a name: whether a and b are unsigned or signed.
 DEVICE void mma_k32_us(int (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
 #ifdef WORKER_ORCD_EMULATOR
-    emulator::mma<32, uint8_t>(c, a, b0, b1);
+    emulator::multiply(emulator::Meeting::MmaK32us, c, a, b0, b1);
 #else
     asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
         : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
@@ -197,7 +197,7 @@ DEVICE void mma_k32_us(int (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
 
 DEVICE void mma_k32_ss(int (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
 #ifdef WORKER_ORCD_EMULATOR
-    emulator::mma<32, int8_t>(c, a, b0, b1);
+    emulator::multiply(emulator::Meeting::MmaK32ss, c, a, b0, b1);
 #else
     asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
         : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
@@ -205,16 +205,20 @@ DEVICE void mma_k32_ss(int (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
 #endif
 }
 
-DEVICE void mma_k16_ss(int (&c)[4], uint32_t a0, uint32_t a1, uint32_t b0) {
 #ifdef WORKER_ORCD_EMULATOR
-    const uint32_t a[4] = {a0, a1, 0, 0};
-    emulator::mma<16, int8_t>(c, a, b0, 0);
+#define MMA_K16(types, kind)                                                                                           \
+    const uint32_t a[4] = {a0, a1, 0, 0};                                                                              \
+    emulator::multiply(emulator::Meeting::kind, c, a, b0, 0)
 #else
-    asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%7,%7,%7};"
-        : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
-        : "r"(a0), "r"(a1), "r"(b0), "r"(0));
+#define MMA_K16(types, kind)                                                                                           \
+    asm("mma.sync.aligned.m16n8k16.row.col.s32." types ".s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%7,%7,%7};"             \
+        : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])                                                               \
+        : "r"(a0), "r"(a1), "r"(b0), "r"(0))
 #endif
-}
+DEVICE void mma_k16_ss(int (&c)[4], uint32_t a0, uint32_t a1, uint32_t b0) { MMA_K16("s8.s8", MmaK16ss); }
+DEVICE void mma_k16_us(int (&c)[4], uint32_t a0, uint32_t a1, uint32_t b0) { MMA_K16("u8.s8", MmaK16us); }
+DEVICE void mma_k16_uu(int (&c)[4], uint32_t a0, uint32_t a1, uint32_t b0) { MMA_K16("u8.u8", MmaK16uu); }
+#undef MMA_K16
 
 // ---- warps: every lane of the warp takes part
 

@@ -1,16 +1,15 @@
 // Products of weight tiles with planes of activations on the tensor cores, one struct per tile format.
 //
-// A format's `multiply` takes a warp, 16 rows and N groups of four tokens through one block of 256 columns and answers
-// terms[n][r] = Σ weight · code over the block, for row g + 8r and token t of group n, with g = lane / 4 and t = lane % 4.
-// Inside a block everything is integer but the last steps, so the terms do not depend on N.
+// A format's struct holds a lane's part of one strip's block of 256 columns (16 rows): load() takes it from where the tiles
+// lie. `multiply` takes a warp, S strips and N groups of four tokens through the block and calls take(s, n, r, term) with
+// term = Σ weight · code over the block, for row g + 8r of strip s and token t of group n, with g = lane / 4 and
+// t = lane % 4. Inside a block everything is integer but the last steps, so terms depend on neither S nor N.
 //
-// `activations(n, unit)` answers a lane's 16 bytes of codes (see planes.cuh), `activations.sums(n, digit)` the eight
-// sums of token t.
+// `activations.codes(n, unit)` answers a lane's 16 bytes of codes (see planes.cuh), `activations.sums(n, digit)` four sums
+// of token g / 2: groups 0 to 3 where t is even, else 4 to 7.
 #pragma once
 #include "layouts.cuh"
 #include "planes.cuh"
-
-template <int N> using Terms = float[N][2];
 
 // Two integer sums for each row and token: of high and of low digits.
 template <int N> struct DigitSums {
@@ -27,6 +26,15 @@ template <int N> struct DigitSums {
 
 DEVICE const Words4 *words(const uint8_t *bytes) { return (const Words4 *)bytes; }
 
+// Where tiles lie: in global memory, read once, or in shared memory.
+struct FromGlobal {
+    DEVICE Words4 operator()(const Words4 *from) const { return load_streaming(from); }
+    template <class T> DEVICE T operator()(const T *from) const { return *from; }
+};
+struct FromShared {
+    template <class T> DEVICE T operator()(const T *from) const { return *from; }
+};
+
 DEVICE float low_half(uint32_t word) { return half_to_float((uint16_t)word); }
 DEVICE float high_half(uint32_t word) { return half_to_float((uint16_t)(word >> 16)); }
 
@@ -34,25 +42,20 @@ DEVICE float high_half(uint32_t word) { return half_to_float((uint16_t)(word >> 
 
 // The six-bit scales and minima of a row, one byte each, and its halves.
 struct AffineScales {
-    uint32_t scales[2], minima[2];
-    float d, dmin;
+    uint32_t scales[2];
+    uint32_t minima; // the lane's word of an mma's first operand: the row's eight minima, then eight zeros
+    uint32_t halves;
 
-    DEVICE explicit AffineScales(const Words4 &v) {
+    DEVICE void load(const Words4 &v) {
+        const uint32_t t = lane_index() % 4;
+        const uint32_t first = v.y & 0x3f3f3f3f, second = ((v.z >> 4) & 0x0f0f0f0f) | ((v.y >> 2) & 0x30303030);
         scales[0] = v.x & 0x3f3f3f3f;
-        minima[0] = v.y & 0x3f3f3f3f;
         scales[1] = (v.z & 0x0f0f0f0f) | ((v.x >> 2) & 0x30303030);
-        minima[1] = ((v.z >> 4) & 0x0f0f0f0f) | ((v.y >> 2) & 0x30303030);
-        d = low_half(v.w);
-        dmin = high_half(v.w);
+        minima = t == 0 ? first : t == 1 ? second : 0;
+        halves = v.w;
     }
-    // Σ minimum · (sum of codes) over the eight groups: exact, below 2^30.
-    template <class Activations> DEVICE int minimum(const Activations &activations, int n) const {
-        const Words2 d0 = activations.sums(n, 0), d1 = activations.sums(n, 1), d2 = activations.sums(n, 2);
-        const int first = dot4_uu(minima[1], d0.y, dot4_uu(minima[0], d0.x, 0));
-        const int second = dot4_uu(minima[1], d1.y, dot4_uu(minima[0], d1.x, 0));
-        const int third = dot4_us(minima[1], d2.y, dot4_us(minima[0], d2.x, 0));
-        return first + 256 * second + 65536 * third;
-    }
+    DEVICE float d() const { return low_half(halves); }
+    DEVICE float dmin() const { return high_half(halves); }
 };
 
 // A lane's codes of a Q4_K tile. A group's codes come as fragments of the tensor cores' first operand, times 16.
@@ -61,9 +64,9 @@ struct CodesQ4K {
     static constexpr float UNIT = 1.0f / 16.0f;
     Words4 nibbles[4];
 
-    DEVICE CodesQ4K(const uint8_t *tile, int lane) {
+    template <class From> DEVICE void load(const uint8_t *tile, From from) {
 #pragma unroll
-        for (int unit = 0; unit < 4; unit++) nibbles[unit] = load_streaming(words(tile) + WARP * unit + lane);
+        for (int unit = 0; unit < 4; unit++) nibbles[unit] = from(words(tile) + WARP * unit + lane_index());
     }
     DEVICE static uint32_t place(uint32_t word, int half) { return (half ? word : word << 4) & 0xf0f0f0f0; }
 
@@ -81,10 +84,10 @@ struct CodesQ5K {
     static constexpr float UNIT = 1.0f / 8.0f;
     Words4 nibbles[4], fifths;
 
-    DEVICE CodesQ5K(const uint8_t *tile, int lane) {
+    template <class From> DEVICE void load(const uint8_t *tile, From from) {
 #pragma unroll
-        for (int unit = 0; unit < 4; unit++) nibbles[unit] = load_streaming(words(tile) + WARP * unit + lane);
-        fifths = load_streaming(words(tile + Layout::HIGH) + lane);
+        for (int unit = 0; unit < 4; unit++) nibbles[unit] = from(words(tile) + WARP * unit + lane_index());
+        fifths = from(words(tile + Layout::HIGH) + lane_index());
     }
     DEVICE void fragment(int group, uint32_t (&a)[4]) const {
         const Words4 v = nibbles[group / 2];
@@ -99,35 +102,55 @@ struct CodesQ5K {
 
 template <class Codes> struct AffineTiles {
     using Layout = typename Codes::Layout;
+    Codes codes;
+    AffineScales rows[2]; // g and g + 8
 
-    template <int N, class Activations>
-    DEVICE static void multiply(const uint8_t *tile, uint32_t, const Activations &activations, Terms<N> &terms) {
-        const int lane = lane_index(), g = lane / 4;
-        DigitSums<N> sums;
-        const Codes codes(tile, lane);
-        const Words4 *packed = words(tile + Layout::SCALES);
-        const AffineScales rows[2] = {AffineScales(load_streaming(packed + g)),
-                                      AffineScales(load_streaming(packed + g + 8))};
+    template <class From> DEVICE void load(const uint8_t *tile, uint32_t, From from) {
+        codes.load(tile, from);
+#pragma unroll
+        for (int r = 0; r < 2; r++) rows[r].load(from(words(tile + Layout::SCALES) + lane_index() / 4 + 8 * r));
+    }
+
+    template <int N, int S, class Activations, class Take>
+    DEVICE static void multiply(const AffineTiles (&strips)[S], uint32_t, const Activations &activations,
+                                Take take) {
+        DigitSums<N> sums[S];
 #pragma unroll
         for (int group = 0; group < 8; group++) {
             if (N > 2) __syncwarp(); // keeps the loads of later groups from filling the registers
-            uint32_t a[4];
-            codes.fragment(group, a);
-            const int scale0 = unsigned_byte(rows[0].scales[group / 4], group % 4), scale1 = unsigned_byte(rows[1].scales[group / 4], group % 4);
+            uint32_t a[S][4];
+            int scales[S][2];
+#pragma unroll
+            for (int s = 0; s < S; s++) {
+                strips[s].codes.fragment(group, a[s]);
+#pragma unroll
+                for (int r = 0; r < 2; r++) scales[s][r] = unsigned_byte(strips[s].rows[r].scales[group / 4], group % 4);
+            }
 #pragma unroll
             for (int n = 0; n < N; n++) {
                 const Words4 b = activations.codes(n, group / 2);
-                int c[4];
-                mma_k32_us(c, a, group % 2 ? b.z : b.x, group % 2 ? b.w : b.y);
-                sums.add(n, c, scale0, scale1);
+#pragma unroll
+                for (int s = 0; s < S; s++) {
+                    int c[4];
+                    mma_k32_us(c, a[s], group % 2 ? b.z : b.x, group % 2 ? b.w : b.y);
+                    sums[s].add(n, c, scales[s][0], scales[s][1]);
+                }
             }
         }
 #pragma unroll
-        for (int n = 0; n < N; n++) {
+        for (int s = 0; s < S; s++) {
+            const AffineScales(&rows)[2] = strips[s].rows;
 #pragma unroll
-            for (int r = 0; r < 2; r++) {
-                const float minimum = rows[r].dmin * (float)rows[r].minimum(activations, n);
-                terms[n][r] = fmaf(rows[r].d * Codes::UNIT, sums.value(n, r), -minimum);
+            for (int n = 0; n < N; n++) {
+                // Σ minimum · (sum of codes) over the eight groups, digit by digit: exact, below 2^30.
+                int lower[4], upper[4];
+                mma_k16_uu(lower, rows[0].minima, rows[1].minima, activations.sums(n, (lane_index() / 4) % 2));
+                mma_k16_us(upper, rows[0].minima, rows[1].minima, activations.sums(n, 2));
+#pragma unroll
+                for (int r = 0; r < 2; r++) {
+                    const int sum = lower[2 * r] + 256 * lower[2 * r + 1] + 65536 * upper[2 * r];
+                    take(s, n, r, fmaf(rows[r].d() * Codes::UNIT, sums[s].value(n, r), -(rows[r].dmin() * (float)sum)));
+                }
             }
         }
     }
@@ -147,44 +170,69 @@ struct TilesQ6K {
         return four | (((pairs << (6 - 2 * quarter)) & 0xc0c0c0c0) ^ 0x80808080);
     }
 
-    template <int N, class Activations>
-    DEVICE static void multiply(const uint8_t *tile, uint32_t, const Activations &activations, Terms<N> &terms) {
+    Words4 nibbles[4], pairs[2], scales[2];
+    uint16_t d[2];
+
+    template <class From> DEVICE void load(const uint8_t *tile, uint32_t, From from) {
         const int lane = lane_index(), g = lane / 4;
-        DigitSums<N> sums;
-        const Words4 *nibbles = words(tile) + lane, *pairs = words(tile + Layout::HIGH) + lane;
-        const Words4 *packed = words(tile + Layout::SCALES);
-        const Words4 row0 = load_streaming(packed + g), row1 = load_streaming(packed + g + 8);
-        const uint32_t scales[2][4] = {{row0.x, row0.y, row0.z, row0.w}, {row1.x, row1.y, row1.z, row1.w}};
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const Words4 low[2] = {load_streaming(nibbles + WARP * (2 * half)),
-                                   load_streaming(nibbles + WARP * (2 * half + 1))};
-            const Words4 high = load_streaming(pairs + WARP * half);
+        for (int unit = 0; unit < 4; unit++) nibbles[unit] = from(words(tile) + WARP * unit + lane);
 #pragma unroll
-            for (int quarter = 0; quarter < 4; quarter++) {
-                if (N > 2) __syncwarp(); // as above
-                const Words4 v = low[quarter % 2];
-                const uint32_t a[4] = {place(v.x, high.x, quarter), place(v.y, high.y, quarter),
-                                       place(v.z, high.z, quarter), place(v.w, high.w, quarter)};
-                const int group = 8 * half + 2 * quarter;
+        for (int half = 0; half < 2; half++) pairs[half] = from(words(tile + Layout::HIGH) + WARP * half + lane);
 #pragma unroll
-                for (int n = 0; n < N; n++) {
-                    const Words4 b = activations.codes(n, 2 * half + quarter / 2);
+        for (int r = 0; r < 2; r++) {
+            scales[r] = from(words(tile + Layout::SCALES) + g + 8 * r);
+            d[r] = from((const uint16_t *)(tile + Layout::SUPER_SCALES) + g + 8 * r);
+        }
+    }
+    // Of 32 columns.
+    DEVICE void fragment(int group, uint32_t (&a)[4]) const {
+        const int half = group / 4, quarter = group % 4;
+        const Words4 low = nibbles[2 * half + quarter % 2], high = pairs[half];
+        a[0] = place(low.x, high.x, quarter), a[1] = place(low.y, high.y, quarter);
+        a[2] = place(low.z, high.z, quarter), a[3] = place(low.w, high.w, quarter);
+    }
+    // Of 16 columns.
+    DEVICE int scale(int r, int group) const {
+        const uint32_t packed[4] = {scales[r].x, scales[r].y, scales[r].z, scales[r].w};
+        return signed_byte(packed[group / 4], group % 4);
+    }
+
+    template <int N, int S, class Activations, class Take>
+    DEVICE static void multiply(const TilesQ6K (&strips)[S], uint32_t, const Activations &activations,
+                                Take take) {
+        DigitSums<N> sums[S];
+#pragma unroll
+        for (int group = 0; group < 8; group++) {
+            if (N > 2) __syncwarp(); // as above
+            uint32_t a[S][4];
+            int of_group[S][2][2];
+#pragma unroll
+            for (int s = 0; s < S; s++) {
+                strips[s].fragment(group, a[s]);
+#pragma unroll
+                for (int i = 0; i < 4; i++) of_group[s][i / 2][i % 2] = strips[s].scale(i % 2, 2 * group + i / 2);
+            }
+#pragma unroll
+            for (int n = 0; n < N; n++) {
+                const Words4 b = activations.codes(n, group / 2);
+#pragma unroll
+                for (int s = 0; s < S; s++) {
                     int c[4];
-                    mma_k16_ss(c, a[0], a[1], quarter % 2 ? b.z : b.x);
-                    sums.add(n, c, signed_byte(scales[0][group / 4], group % 4), signed_byte(scales[1][group / 4], group % 4));
-                    mma_k16_ss(c, a[2], a[3], quarter % 2 ? b.w : b.y);
-                    sums.add(n, c, signed_byte(scales[0][group / 4], group % 4 + 1), signed_byte(scales[1][group / 4], group % 4 + 1));
+                    mma_k16_ss(c, a[s][0], a[s][1], group % 2 ? b.z : b.x);
+                    sums[s].add(n, c, of_group[s][0][0], of_group[s][0][1]);
+                    mma_k16_ss(c, a[s][2], a[s][3], group % 2 ? b.w : b.y);
+                    sums[s].add(n, c, of_group[s][1][0], of_group[s][1][1]);
                 }
             }
         }
-        const uint16_t *d = (const uint16_t *)(tile + Layout::SUPER_SCALES);
-        const float unit[2] = {half_to_float(d[g]) * 0.25f, half_to_float(d[g + 8]) * 0.25f};
 #pragma unroll
-        for (int n = 0; n < N; n++) {
+        for (int s = 0; s < S; s++)
 #pragma unroll
-            for (int r = 0; r < 2; r++) terms[n][r] = unit[r] * sums.value(n, r);
-        }
+            for (int n = 0; n < N; n++)
+#pragma unroll
+                for (int r = 0; r < 2; r++)
+                    take(s, n, r, half_to_float(strips[s].d[r]) * 0.25f * sums[s].value(n, r));
     }
 };
 
@@ -195,9 +243,9 @@ struct CodesQ8 {
     static constexpr float UNIT = 1.0f;
     Words4 codes[2];
 
-    DEVICE CodesQ8(const uint8_t *tile, int lane) {
-        codes[0] = load_streaming(words(tile) + lane);
-        codes[1] = load_streaming(words(tile) + WARP + lane);
+    template <class From> DEVICE void load(const uint8_t *tile, From from) {
+        codes[0] = from(words(tile) + lane_index());
+        codes[1] = from(words(tile) + WARP + lane_index());
     }
     DEVICE void fragment(int group, uint32_t (&a)[4]) const {
         const Words4 v = codes[group];
@@ -211,7 +259,7 @@ struct CodesQ4 {
     static constexpr float UNIT = 1.0f / 16.0f;
     Words4 nibbles;
 
-    DEVICE CodesQ4(const uint8_t *tile, int lane) : nibbles(load_streaming(words(tile) + lane)) {}
+    template <class From> DEVICE void load(const uint8_t *tile, From from) { nibbles = from(words(tile) + lane_index()); }
     DEVICE void fragment(int group, uint32_t (&a)[4]) const {
         const uint32_t v0 = group ? nibbles.z : nibbles.x, v1 = group ? nibbles.w : nibbles.y;
         a[0] = ((v0 << 4) & 0xf0f0f0f0) ^ 0x80808080, a[2] = (v0 & 0xf0f0f0f0) ^ 0x80808080;
@@ -226,8 +274,10 @@ struct CodesQ5 {
     Words4 nibbles;
     uint32_t fifths;
 
-    DEVICE CodesQ5(const uint8_t *tile, int lane)
-        : nibbles(load_streaming(words(tile) + lane)), fifths(((const uint32_t *)(tile + Layout::HIGH))[lane]) {}
+    template <class From> DEVICE void load(const uint8_t *tile, From from) {
+        nibbles = from(words(tile) + lane_index());
+        fifths = from((const uint32_t *)(tile + Layout::HIGH) + lane_index());
+    }
     DEVICE void fragment(int group, uint32_t (&a)[4]) const {
         const uint32_t v[2] = {group ? nibbles.z : nibbles.x, group ? nibbles.w : nibbles.y};
 #pragma unroll
@@ -239,40 +289,86 @@ struct CodesQ5 {
     }
 };
 
-template <class Codes> struct SignedTiles {
-    using Layout = typename Codes::Layout;
+// A lane's part of one tile.
+template <class Codes> struct SignedTile {
+    Codes codes;
+    uint32_t scales[2]; // of rows g and g + 8
 
-    template <int N, class Activations>
-    DEVICE static void multiply(const uint8_t *tiles, uint32_t n_units, const Activations &activations,
-                                Terms<N> &terms) {
-        const int lane = lane_index(), g = lane / 4;
+    template <class From> DEVICE void load(const uint8_t *tile, From from) {
+        codes.load(tile, from);
 #pragma unroll
-        for (int n = 0; n < N; n++) terms[n][0] = terms[n][1] = 0.0f;
+        for (int r = 0; r < 2; r++) scales[r] = from((const uint32_t *)(tile + Codes::Layout::SCALES) + lane_index() / 4 + 8 * r);
+    }
+};
+
+// The tiles of a block, all at once.
+template <class Codes> struct HeldTiles {
+    SignedTile<Codes> tiles[BLOCK_COLUMNS / UNIT_COLUMNS];
+
+    // A last block may be shorter.
+    template <class From> DEVICE void load(const uint8_t *block, uint32_t n_units, From from) {
 #pragma unroll
-        for (int unit = 0; unit < BLOCK_COLUMNS / UNIT_COLUMNS; unit++) {
-            if ((uint32_t)unit >= n_units) break; // a last block may be shorter
-            const uint8_t *tile = tiles + unit * Layout::BYTES;
-            const Codes codes(tile, lane);
-            const uint32_t *packed = (const uint32_t *)(tile + Layout::SCALES);
-            const uint32_t scales[2] = {packed[g], packed[g + 8]};
+        for (int unit = 0; unit < BLOCK_COLUMNS / UNIT_COLUMNS; unit++)
+            if ((uint32_t)unit < n_units) tiles[unit].load(block + unit * Codes::Layout::BYTES, from);
+    }
+    DEVICE const SignedTile<Codes> &tile(int unit) const { return tiles[unit]; }
+};
+
+// The same one by one, as they are used: for a kernel that has no registers for all.
+template <class Codes> struct TilesOnDemand {
+    const uint8_t *tiles;
+
+    DEVICE void load(const uint8_t *block, uint32_t, FromGlobal) { tiles = block; }
+    DEVICE SignedTile<Codes> tile(int unit) const {
+        SignedTile<Codes> tile;
+        tile.load(tiles + unit * Codes::Layout::BYTES, FromGlobal{});
+        return tile;
+    }
+};
+
+template <class Codes, class Held = HeldTiles<Codes>> struct SignedTiles : Held {
+    using Layout = typename Codes::Layout;
+    static constexpr int UNITS = BLOCK_COLUMNS / UNIT_COLUMNS;
+
+    template <int N, int S, class Activations, class Take>
+    DEVICE static void multiply(const SignedTiles (&strips)[S], uint32_t n_units, const Activations &activations,
+                                Take take) {
+        float terms[S][N][2] = {};
 #pragma unroll
-            for (int group = 0; group < 2; group++) {
-                uint32_t a[4];
-                codes.fragment(group, a);
-                float d[2];
+        for (int unit = 0; unit < UNITS; unit++) {
+            if ((uint32_t)unit >= n_units) break;
+            SignedTile<Codes> tiles[S];
+            uint32_t a[S][2][4];
+            float d[S][2][2];
 #pragma unroll
-                for (int r = 0; r < 2; r++)
-                    d[r] = (group ? high_half(scales[r]) : low_half(scales[r])) * Codes::UNIT;
+            for (int s = 0; s < S; s++) tiles[s] = strips[s].tile(unit);
 #pragma unroll
-                for (int n = 0; n < N; n++) {
-                    const Words4 b = activations.codes(n, unit);
+            for (int i = 0; i < 2 * S; i++) {
+                const int s = i / 2, group = i % 2;
+                const SignedTile<Codes> &tile = tiles[s];
+                tile.codes.fragment(group, a[s][group]);
+#pragma unroll
+                for (int r = 0; r < 2; r++) {
+                    const uint32_t both = tile.scales[r];
+                    d[s][group][r] = (group ? high_half(both) : low_half(both)) * Codes::UNIT;
+                }
+            }
+#pragma unroll
+            for (int n = 0; n < N; n++) {
+                const Words4 b = activations.codes(n, unit);
+#pragma unroll
+                for (int i = 0; i < 2 * S; i++) {
+                    const int s = i / 2, group = i % 2;
                     int c[4];
-                    mma_k32_ss(c, a, group ? b.z : b.x, group ? b.w : b.y);
-                    terms[n][0] = fmaf(d[0], (float)(256 * c[0] + c[1]), terms[n][0]);
-                    terms[n][1] = fmaf(d[1], (float)(256 * c[2] + c[3]), terms[n][1]);
+                    mma_k32_ss(c, a[s][group], group ? b.z : b.x, group ? b.w : b.y);
+#pragma unroll
+                    for (int r = 0; r < 2; r++)
+                        terms[s][n][r] = fmaf(d[s][group][r], (float)(256 * c[2 * r] + c[2 * r + 1]), terms[s][n][r]);
                 }
             }
         }
+#pragma unroll
+        for (int i = 0; i < S * N * 2; i++) take(i / (2 * N), i / 2 % N, i % 2, terms[i / (2 * N)][i / 2 % N][i % 2]);
     }
 };
 

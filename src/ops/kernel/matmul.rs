@@ -9,9 +9,10 @@ use super::workspace::{DECODE_ROWS, Prepared, TILE_TOKENS, Workspace};
 
 /// Threads of every kernel of this file.
 const THREADS: u32 = 256;
-/// Rows and tokens of a block of the prefill kernels.
-const PREFILL_ROWS: usize = 128;
+/// Rows and tokens of a block of the prefill kernels, and its shared memory: `PREFILL_SHARED_BYTES` of `matmul_prefill.cu`.
+const PREFILL_ROWS: usize = 256;
 const PREFILL_TOKENS: usize = 32;
+const PREFILL_SHARED_BYTES: u32 = 101_376;
 /// Blocks of the decode kernels that a multiprocessor runs side by side.
 const DECODE_BLOCKS: usize = 2;
 /// Matrices that a launch of the decode kernels takes.
@@ -218,7 +219,8 @@ fn multiply<D: Launch>(
     let kernels = kernels(matrix.shape.format);
     let (kernel, grid) = match (&kernels.tiles, matrix.layout) {
         (Some(tiles), Layout::Tiles) => {
-            (tiles.prefill, grid(n_rows.div_ceil(PREFILL_ROWS), n_tokens.div_ceil(PREFILL_TOKENS)))
+            let grid = grid(n_rows.div_ceil(PREFILL_ROWS), n_tokens.div_ceil(PREFILL_TOKENS));
+            (tiles.prefill, Grid { shared_bytes: PREFILL_SHARED_BYTES, ..grid })
         }
         _ => (kernels.matmul, grid(n_rows.div_ceil(BLOCKS_ROWS), n_tokens.div_ceil(BLOCKS_TOKENS))),
     };
