@@ -119,6 +119,7 @@ struct AttendParams {
     float scale; // 1 / sqrt(head_dim)
 };
 
+constexpr int WARPGROUP_SHARED_BYTES = 216 << 10; // that a block of the matmul_warpgroup kernels is given
 constexpr int PAGE_TOKENS = 64;        // positions in a page of the cache
 constexpr int SPLIT_PAGES = 8;         // pages in a split of the cache: fixed, so that the order of sums is
 constexpr int ATTEND_TILE_ROWS = 32;   // rows of a sequence that a block of the prefill kernel takes together
