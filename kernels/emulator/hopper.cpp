@@ -25,7 +25,7 @@ void Block::make_barrier(uint64_t *barrier, uint32_t count) {
 
 void Block::arrive_at(uint64_t *barrier, uint32_t announced_bytes) {
     BarrierState state = load(barrier);
-    if (state.missing == 0) fail("arrives at a barrier in shared memory that nobody made");
+    if (state.missing == 0) fail("arrives at a barrier in shared memory for which none is missing");
     state.missing--;
     state.bytes += (int32_t)announced_bytes;
     store(barrier, state);

@@ -55,10 +55,10 @@ DEVICE void make_barrier(Barrier &barrier, uint32_t count) {
 #endif
 }
 
-// Lets bulk copies see the barriers that this thread has made.
+// Lets bulk copies see the barriers that this thread has made, and what earlier kernels wrote.
 DEVICE void publish_barriers() {
 #ifndef WORKER_ORCD_EMULATOR
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    asm volatile("fence.proxy.async;" ::: "memory");
 #endif
 }
 

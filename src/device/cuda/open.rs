@@ -207,12 +207,7 @@ pub(super) fn open(ordinal: usize) -> Result<Arc<Context>, CudaUnavailable> {
     for (module, names) in for_all.filter(|(_, names)| !names.is_empty()) {
         load(module, names, most_shared, &facts, &mut kernels)?;
     }
-    // A build may have left sm_90a out.
-    let of_sm90a = || MODULES.iter().filter(|module| !module.kernels_of_sm90a.is_empty());
-    let has_warpgroups = wants_warpgroups()
-        && facts.capability == SM90A
-        && of_sm90a()
-            .all(|module| load(module, module.kernels_of_sm90a, most_shared, &facts, &mut kernels).is_ok());
+    let has_warpgroups = wants_warpgroups() && load_warpgroups(most_shared, &facts, &mut kernels);
     let (free, total) = cuda.mem_get_info().map_err(failed("asking for its free memory"))?;
     facts.total_bytes = total as u64;
     facts.context_bytes = (total - free.min(total)) as u64;
@@ -258,6 +253,21 @@ fn load(
         kernels.insert(kernel, found);
     }
     Ok(())
+}
+
+/// Loads the kernels of sm_90a; `false` where the GPU is another, or the build has left them out.
+fn load_warpgroups(
+    most_shared: i32,
+    facts: &CudaFacts,
+    kernels: &mut BTreeMap<&'static str, Kernel>,
+) -> bool {
+    let mut modules = MODULES.iter().filter(|module| !module.kernels_of_sm90a.is_empty());
+    let mut load = |module: &Module| load(module, module.kernels_of_sm90a, most_shared, facts, kernels);
+    let are_there = facts.capability == SM90A && modules.all(|module| load(module).is_ok());
+    if !are_there {
+        tracing::warn!("WORKER_ORCD_WGMMA=1 changes nothing: {} or this build has no wgmma", facts.name);
+    }
+    are_there
 }
 
 /// What helps where the driver does not take a module.

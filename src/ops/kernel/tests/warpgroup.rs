@@ -68,44 +68,42 @@ pub(super) fn products_have_the_bits_of_the_kernels_of_all_gpus() {
     }
 }
 
+/// A matrix whose blocks all have codes and scales of these bytes, and 1 as the half that multiplies the scales.
+fn filled(shape: MatrixShape, codes: u8, scales: u8) -> Vec<u8> {
+    let block_bytes = shape.format.row_bytes(256).unwrap() as usize;
+    let mut block = vec![codes; block_bytes];
+    let one = [0x00, 0x3c];
+    if shape.format == Format::Q6_K {
+        block[192..208].fill(scales);
+        block[208..].copy_from_slice(&one);
+    } else {
+        block[..4].copy_from_slice(&[one, one].concat());
+        block[4..16].fill(scales);
+    }
+    block.repeat(shape.n_rows * shape.n_cols / 256)
+}
+
 /// Codes, scales and activations at their ends: nothing overflows.
 #[test]
 fn the_largest_numbers_are_multiplied_exactly() {
+    // The first of a block is the scale's largest; the others are digits of 127 and 0, 127 and -128, -126 and -128, 0 and 127.
+    let ends = [1.0, 32384.0 / 32512.0, -32384.0 / 32512.0, 127.0 / 32512.0];
     for format in FORMATS {
         let shape = MatrixShape { format, n_rows: 32, n_cols: 512 };
-        let block_bytes = format.row_bytes(256).unwrap() as usize;
-        let blocks = shape.n_rows * 2;
         for (codes, scales) in [(0xff, 0xff), (0xff, 0x7f), (0x00, 0x80), (0x00, 0x7f), (0xa5, 0x81)] {
-            let mut bytes = vec![codes; blocks * block_bytes];
-            for block in bytes.chunks_exact_mut(block_bytes) {
-                // Where a format's scales are, and 1 as the half that multiplies all of them.
-                match format {
-                    Format::Q6_K => {
-                        block[192..208].fill(scales);
-                        block[208..].copy_from_slice(&[0x00, 0x3c]);
-                    }
-                    _ => {
-                        block[..4].copy_from_slice(&[0x00, 0x3c, 0x00, 0x3c]);
-                        block[4..16].fill(scales);
-                    }
-                }
-            }
             for sign in [1.0_f32, -1.0] {
-                // The scale's largest and what rounds to digits of 127 and -128.
-                let values =
-                    [sign, sign * 32512.0 / 32512.0, -sign * 32384.0 / 32512.0, sign * 127.0 / 32512.0];
+                let end = |row: usize, column: usize| if column % 256 == 0 { 1.0 } else { ends[row % 4] };
+                let x = (0..12 * shape.n_cols).map(|i| sign * end(i / shape.n_cols, i % shape.n_cols));
                 let product = Product {
                     shape,
-                    weights: bytes.clone(),
-                    x: (0..12 * shape.n_cols).map(|i| values[i / shape.n_cols % 2 * (i % 4)]).collect(),
+                    weights: filled(shape, codes, scales),
+                    x: x.collect(),
                     before: vec![0.0; 12 * shape.n_rows],
                     n_tokens: 12,
                 };
-                let expected = product.added(EmulatorOptions::default());
-                assert!(
-                    product.added(warpgroups()) == expected,
-                    "{format}, codes {codes:#x}, scales {scales:#x}"
-                );
+                let (found, expected) =
+                    (product.added(warpgroups()), product.added(EmulatorOptions::default()));
+                assert!(found == expected, "{format}, codes {codes:#x}, scales {scales:#x}");
                 assert!(expected.iter().any(|&value| value != 0), "nothing was multiplied");
             }
         }
