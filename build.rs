@@ -19,10 +19,13 @@ fn sources() -> Vec<PathBuf> {
     files
 }
 
-/// The names in lines that begin with `KERNEL(name, ` or `KERNEL_AHEAD(name, `.
-fn kernels_in(text: &str) -> Vec<String> {
-    let lines = text.lines();
-    let rests = lines.filter_map(|line| line.strip_prefix("KERNEL(").or(line.strip_prefix("KERNEL_AHEAD(")));
+/// How the kernels of all GPUs begin, and those that an image for sm_90a alone holds.
+const OF_ALL: [&str; 2] = ["KERNEL(", "KERNEL_AHEAD("];
+const OF_SM90A: [&str; 1] = ["KERNEL_SM90A("];
+
+/// The names in lines that begin in one of these ways, such as `KERNEL(name, `.
+fn kernels_in(text: &str, beginnings: &[&str]) -> Vec<String> {
+    let rests = text.lines().filter_map(|line| beginnings.iter().find_map(|begin| line.strip_prefix(begin)));
     let names = rests.filter_map(|rest| rest.split_once(','));
     names.map(|(name, _)| name.trim().to_owned()).collect()
 }

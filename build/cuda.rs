@@ -200,6 +200,8 @@ struct Module {
     /// Where it is compiled to; the name holds the hash of all that goes into it.
     fatbin: PathBuf,
     kernels: Vec<String>,
+    /// Of the image for sm_90a alone.
+    kernels_of_sm90a: Vec<String>,
 }
 
 impl Module {
@@ -209,8 +211,10 @@ impl Module {
         (&text, compiled_with).hash(&mut hasher);
         let name = source.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let fatbin = cache.join(format!("{name}-{:016x}.fatbin", hasher.finish()));
-        let kernels = crate::kernels_in(&String::from_utf8_lossy(&text));
-        Self { source: source.to_path_buf(), name, fatbin, kernels }
+        let text = String::from_utf8_lossy(&text);
+        let [kernels, kernels_of_sm90a] =
+            [&crate::OF_ALL[..], &crate::OF_SM90A].map(|beginnings| crate::kernels_in(&text, beginnings));
+        Self { source: source.to_path_buf(), name, fatbin, kernels, kernels_of_sm90a }
     }
 }
 
@@ -225,8 +229,8 @@ fn generate(modules: &[Module], missing: Option<&str>, compiler: &str) -> String
         write(&copy, &read(&module.fatbin));
         let _ = writeln!(
             rust,
-            "    Module {{ name: {:?}, image: &Aligned(*include_bytes!({copy:?})).0, kernels: &{:?} }},",
-            module.name, module.kernels
+            "    Module {{ name: {:?}, image: &Aligned(*include_bytes!({copy:?})).0, kernels: &{:?}, kernels_of_sm90a: &{:?} }},",
+            module.name, module.kernels, module.kernels_of_sm90a
         );
     }
     let _ = writeln!(rust, "];");

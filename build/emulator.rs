@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::kernels_in;
+use crate::{OF_ALL, OF_SM90A, kernels_in};
 
 /// Compiles the kernels and the emulator's own sources into one static library.
 pub(crate) fn build(sources: &[PathBuf]) {
@@ -33,7 +33,9 @@ pub(crate) fn build(sources: &[PathBuf]) {
             compiler.define("ADDRESS_SANITIZER", None);
         }
     }
-    compiler.files(sources).files(["fiber.cpp", "block.cpp", "multiply.cpp"].map(|file| own.join(file)));
+    compiler
+        .files(sources)
+        .files(["fiber.cpp", "block.cpp", "hopper.cpp", "multiply.cpp"].map(|file| own.join(file)));
     compiler.file(tables).compile("worker_orcd_emulator");
     stand_in_driver(&compiler, &own.join("driver.cpp"));
 }
@@ -65,7 +67,8 @@ fn read(path: &Path) -> String {
 /// C++ that lists every kernel, and the size and fields of every parameter struct. The list refers to the kernels, so
 /// that the linker keeps their objects.
 fn tables_of(sources: &[PathBuf], parameters: &[PathBuf]) -> String {
-    let kernels: Vec<String> = sources.iter().flat_map(|path| kernels_in(&read(path))).collect();
+    let all = [&OF_ALL[..], &OF_SM90A].concat();
+    let kernels: Vec<String> = sources.iter().flat_map(|path| kernels_in(&read(path), &all)).collect();
     let structs: Vec<(String, Vec<String>)> =
         parameters.iter().flat_map(|path| structs_in(&read(path))).collect();
     let mut text =

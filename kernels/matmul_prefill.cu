@@ -14,7 +14,6 @@
 
 constexpr int PREFILL_WARPS = 8;
 constexpr int PREFILL_GROUPS = 8;
-constexpr int PREFILL_SHARED_BYTES = 101376;
 constexpr int PREFILL_STRIPS = 2; // of a warp
 constexpr int BLOCK_UNITS = BLOCK_COLUMNS / UNIT_COLUMNS;
 

@@ -58,6 +58,32 @@ fn logits_are_the_emulators() {
     }
 }
 
+/// The kernels with products of warpgroups run where they were asked for and are, and change no bit.
+#[test]
+fn products_of_warpgroups_run_where_they_can() {
+    if !can_run() {
+        return;
+    }
+    let (folder, model) = (tempfile::tempdir().unwrap(), golden("phi3-mini/phi3-mini-Q4_K_M"));
+    let run = |device: &str, asked: &str, capability: &str| {
+        let (out, log_file) = (file(&folder, "logits"), file(&folder, "log"));
+        let args =
+            ["logits", "-m", &model, "--tokens", "3,1,4,1,5,9,2,6,5,3,5", "--device", device, "-o", &out];
+        let mut command = on_stand_in(&args);
+        command.env("WORKER_ORCD_WGMMA", asked).env("WORKER_ORCD_STAND_IN_CAPABILITY", capability);
+        command.env("WORKER_ORCD_STAND_IN_LOG", &log_file).assert().success();
+        let launches = if device == "emulator" { 0 } else { log(&log_file)["of_sm90a"] };
+        (std::fs::read(out).unwrap(), launches > 0)
+    };
+    let (expected, _) = run("emulator", "0", "90");
+    assert!(run("emulator", "1", "90").0 == expected);
+    for (asked, capability, runs) in [("1", "90", true), ("0", "90", false), ("1", "86", false)] {
+        let (logits, has_run) = run("cuda:0", asked, capability);
+        assert!(logits == expected, "asked {asked}, capability {capability}");
+        assert_eq!(has_run, runs, "asked {asked}, capability {capability}");
+    }
+}
+
 #[test]
 fn recorded_overlapping_or_waited_for_the_text_is_the_same() {
     if !can_run() {

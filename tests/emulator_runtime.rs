@@ -138,6 +138,41 @@ fn products_are_those_of_three_loops() {
     }
 }
 
+/// A `Fault` of `kernels/emulator/selftest.cu`, by number.
+fn warpgroup(device: &EmulatorDevice, fault: u32) -> Result<Vec<u32>, DeviceError> {
+    run(device, "selftest_warpgroup", grid(128), &counted(192 * 8), fault, 2 * 64 * 128)
+}
+
+#[test]
+fn products_of_warpgroups_are_those_of_three_loops() {
+    let words: Vec<u32> = counted(192 * 8);
+    let bytes: &[u8] = bytemuck::cast_slice(&words);
+    let signed = |byte: u8| i32::from(byte.cast_signed());
+    let product = |a_of: &dyn Fn(u8) -> i32| -> Vec<i32> {
+        let element = |row: usize, column: usize| -> i32 {
+            (0..32).map(|i| a_of(bytes[row * 32 + i]) * signed(bytes[(64 + column) * 32 + i])).sum()
+        };
+        (0..64 * 128).map(|i| element(i / 128, i % 128)).collect()
+    };
+    let expected = [product(&|byte| i32::from(byte)), product(&|byte| 2 * signed(byte))].concat();
+    for device in [poisoned(true), shuffled(6), shuffled(7)] {
+        let out = warpgroup(&device, 0).unwrap();
+        assert_eq!(bytemuck::cast_slice::<u32, i32>(&out), expected);
+    }
+    // A wrong descriptor, and what is overwritten before the wait, change results; what is read before it is not there.
+    assert_ne!(warpgroup(&poisoned(false), 1).unwrap(), warpgroup(&poisoned(false), 0).unwrap());
+    assert_eq!(warpgroup(&poisoned(false), 2).unwrap()[..128], [u32::MAX; 128]);
+    assert_ne!(warpgroup(&poisoned(false), 3).unwrap(), warpgroup(&poisoned(false), 0).unwrap());
+}
+
+#[test]
+fn a_ring_of_bulk_copies_delivers_every_stage() {
+    let input = counted(4 * 96);
+    for device in [poisoned(true), shuffled(1), shuffled(2), shuffled(3)] {
+        assert_eq!(run(&device, "selftest_ring", grid(128), &input, 0, 4 * 96).unwrap(), input);
+    }
+}
+
 #[test]
 fn halves_are_those_of_the_half_crate() {
     // Every half's neighbourhood: the half itself, the ties around it and what is next to a tie.
@@ -236,6 +271,26 @@ fn what_some_threads_miss_is_an_error() {
             assert!(cause.contains(expected) && cause.starts_with("block (0, 0, 0), thread "), "{cause}");
             assert!(fatal);
         }
+    }
+}
+
+#[test]
+fn what_a_warpgroup_or_a_barrier_cannot_do_is_an_error() {
+    for (kernel, fault, expected) in [
+        ("selftest_warpgroup", 4, "multiplies without begin_products()"),
+        ("selftest_warpgroup", 5, "which are no shared memory"),
+        ("selftest_warpgroup", 6, "swizzled order"),
+        ("selftest_warpgroup", 7, "a wait for products reached by 127 of the 128 threads of warpgroup 0"),
+        ("selftest_warpgroup", 8, "returns while products are under way"),
+        ("selftest_ring", 1, "threads wait at barriers in shared memory for a phase that does not end"),
+        ("selftest_ring", 2, "threads wait at barriers in shared memory for a phase that does not end"),
+        ("selftest_ring", 3, "threads wait at barriers in shared memory for a phase that does not end"),
+        ("selftest_ring", 4, "something is no multiple of 16"),
+        ("selftest_ring", 5, "for which none is missing"),
+    ] {
+        let (cause, fatal) =
+            cause(run(&poisoned(false), kernel, grid(128), &counted(192 * 8), fault, 2 * 64 * 128));
+        assert!(cause.contains(expected) && fatal, "{kernel} {fault}: {cause}");
     }
 }
 

@@ -124,7 +124,7 @@ fn on_the_processor() {
 #[cfg(feature = "emulator")]
 mod emulator {
     use super::*;
-    use worker_orcd::device::{EmulatorDevice, EmulatorOptions};
+    use worker_orcd::device::{EmulatorDevice, EmulatorOptions, launched_kernels};
 
     pub(crate) fn ops(options: EmulatorOptions) -> KernelOps<EmulatorDevice> {
         KernelOps::new(EmulatorDevice::new(options).unwrap())
@@ -142,6 +142,19 @@ mod emulator {
         for case in kernel_cases() {
             a_batch_changes_no_bit(ops(EmulatorOptions::default()), &case);
         }
+    }
+
+    /// The kernels with products of warpgroups, alone and with those of all GPUs for a last chunk of few rows.
+    #[test]
+    fn products_of_warpgroups() {
+        for case in kernel_cases() {
+            let expected = bits(ops(EmulatorOptions::default()), &case, 512);
+            for chunk in [9, 512] {
+                let options = EmulatorOptions { warpgroups: true, ..EmulatorOptions::default() };
+                assert!(bits(ops(options), &case, chunk) == expected, "{}: chunks of {chunk}", case.name);
+            }
+        }
+        assert!(launched_kernels().contains(&"matmul_warpgroup_q4_k"));
     }
 
     /// A race would show as another result in another order, memory that nothing wrote as another result when poisoned.

@@ -15,6 +15,9 @@ constinit thread_local const Index *thread_index = nullptr;
 constinit thread_local Place place = {};
 static thread_local Block *current = nullptr;
 
+// What lies below is the system's.
+constexpr uint32_t FIRST_SHARED_ADDRESS = 1024;
+
 // Unwritten memory: not a number as any float, -1 as any integer.
 constexpr int POISON = 0xff;
 
@@ -41,8 +44,10 @@ void Block::prepare() {
     while (threads.size() < count) threads.push_back(std::make_unique<Thread>());
     warps.resize(count / LANES);
     for (Warp &warp : warps) warp.arrived = 0;
+    at_warpgroup.assign((count + WARPGROUP_THREADS - 1) / WARPGROUP_THREADS, 0);
     at_block = returned = 0;
     shared_bytes = 0;
+    bulk_copies.clear();
     ready.clear();
     order_threads();
     for (const uint32_t number : order) {
@@ -53,6 +58,9 @@ void Block::prepare() {
         thread.state = State::Ready;
         thread.group = 0;
         thread.copies.clear();
+        thread.may_multiply = false;
+        thread.product_group = 0;
+        thread.products.clear();
         ready.push_back(&thread);
     }
 }
@@ -92,6 +100,8 @@ void Block::enter() {
 
 void Block::finish_thread() {
     returned++;
+    if (!running->products.empty()) fail("returns while products are under way");
+    if (returned == launch->threads && !bulk_copies.empty()) fail("returns while bulk copies are under way");
     if (returned == launch->threads) leave();
     suspend(State::Returned);
     abort(); // nothing makes a thread that returned ready
@@ -128,6 +138,16 @@ void Block::fail_stuck() {
         fail("%s reached by %u of the 32 lanes of warp %zu; %u of %u threads wait at __syncthreads, %u have returned",
              name_of(warp.meeting), warp.arrived, i, at_block, n, returned);
     }
+    for (size_t i = 0; i < at_warpgroup.size(); i++) {
+        if (at_warpgroup[i] == 0) continue;
+        fail("a wait for products reached by %u of the 128 threads of warpgroup %zu, %u of %u threads have returned",
+             at_warpgroup[i], i, returned, n);
+    }
+    uint32_t at_barrier = 0;
+    for (uint32_t i = 0; i < n; i++) at_barrier += threads[i]->state == State::AtBarrier;
+    if (at_barrier != 0)
+        fail("%u of %u threads wait at barriers in shared memory for a phase that does not end, %u wait at __syncthreads, "
+             "%u have returned", at_barrier, n, at_block, returned);
     fail("__syncthreads reached by %u of %u threads, %u have returned", at_block, n, returned);
 }
 
@@ -200,7 +220,9 @@ uint8_t *Block::shared(const char *tag, size_t bytes) {
     void *memory = nullptr;
     if (posix_memalign(&memory, 16, bytes) != 0) fail("found no %zu bytes for shared memory", bytes);
     memset(memory, launch->poisoned ? POISON : 0, bytes);
-    allocations.push_back({tag, bytes, {static_cast<uint8_t *>(memory), free}});
+    const uint32_t address = allocations.empty() ? FIRST_SHARED_ADDRESS
+                                                 : allocations.back().address + (allocations.back().bytes + 15) / 16 * 16;
+    allocations.push_back({tag, bytes, address, {static_cast<uint8_t *>(memory), free}});
     return static_cast<uint8_t *>(memory);
 }
 
@@ -231,6 +253,8 @@ void Block::wait(uint32_t pending) {
     }
     copies.erase(copies.begin(), copies.begin() + (ptrdiff_t)done);
 }
+
+Block &current_block() { return *current; }
 
 void synchronize_block() { current->synchronize(); }
 void synchronize_warp() {

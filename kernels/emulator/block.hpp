@@ -37,13 +37,36 @@ struct Warp {
 // products = a · b over the fragments that platform.cuh describes.
 void multiply_fragments(Meeting kind, const Operands (&operands)[LANES], int (&products)[LANES][4]);
 
-enum class State : uint8_t { Ready, AtWarp, AtBlock, Returned };
+enum class State : uint8_t { Ready, AtWarp, AtBlock, AtBarrier, AtWarpgroup, Returned };
 
 struct Copy {
     void *shared;
     const void *global;
     uint32_t group;
 };
+
+// A copy whose bytes count at a barrier.
+struct BulkCopy {
+    void *shared;
+    const void *global;
+    uint32_t bytes;
+    uint64_t *arrived;
+};
+
+constexpr uint32_t WARPGROUP_THREADS = 128;
+
+// What a thread brings to a product of its warpgroup: a[64][32] as the four warps hold it, where b[32][128] is, and its part
+// of c[64][128].
+struct WarpgroupProduct {
+    uint32_t a[4];
+    uint64_t b;
+    bool adds, is_signed;
+    int *c;
+    uint32_t group;
+};
+
+// c = a · b, or c += a · b, over what the 128 threads bring and the columns of b.
+void multiply_warpgroup_fragments(const WarpgroupProduct *const (&products)[WARPGROUP_THREADS], const int8_t (&b)[128][32]);
 
 struct Thread {
     Stack stack;
@@ -53,6 +76,10 @@ struct Thread {
     State state;
     uint32_t group; // of copies, that is open
     std::vector<Copy> copies;
+    const uint64_t *barrier; // that it waits for
+    bool may_multiply;       // begin_products() came after all that was committed
+    uint32_t product_group;  // of products, that is open
+    std::vector<WarpgroupProduct> products;
 };
 
 // Threads that can run: each at most once.
@@ -78,10 +105,11 @@ class Queue {
     uint32_t first = 0, length = 0;
 };
 
-// Shared memory of its own allocation, so that the address sanitizer sees its ends.
+// Shared memory of its own allocation, so that the address sanitizer sees its ends, and its address in the block's.
 struct Shared {
     const char *tag;
     size_t bytes;
+    uint32_t address;
     std::unique_ptr<uint8_t, void (*)(void *)> memory;
 };
 
@@ -99,6 +127,16 @@ class Block {
     void commit();
     void wait(uint32_t pending);
 
+    uint32_t address_of(const void *shared);
+    void make_barrier(uint64_t *barrier, uint32_t count);
+    void arrive_at(uint64_t *barrier, uint32_t announced_bytes);
+    void wait_for(uint64_t *barrier, uint32_t parity);
+    void copy_bulk(const BulkCopy &copy);
+    void begin_products() { running->may_multiply = true; }
+    void add_product(const WarpgroupProduct &product);
+    void commit_products();
+    void finish_products(uint32_t pending);
+
   private:
     [[noreturn]] static void enter();
     [[noreturn]] void finish_thread();
@@ -109,6 +147,10 @@ class Block {
     void order_threads();
     void suspend(State state);
     void release(const uint32_t *numbers, uint32_t count, bool at_once);
+    void finish(const BulkCopy &copy);
+    void end_phase(uint64_t *barrier);
+    void multiply_warpgroup(uint32_t first_thread, size_t index);
+    const uint8_t *at_address(uint32_t address, size_t bytes);
     uint64_t random();
     Warp &warp() { return warps[running->number / LANES]; }
 
@@ -125,6 +167,11 @@ class Block {
     std::vector<uint32_t> order; // of threads: a warp's lanes stand together
     std::vector<Shared> allocations;
     size_t shared_bytes;
+    std::vector<BulkCopy> bulk_copies;  // under way
+    std::vector<uint32_t> at_warpgroup; // threads of each warpgroup that wait for products
 };
+
+// The block that this system thread runs.
+Block &current_block();
 
 } // namespace emulator

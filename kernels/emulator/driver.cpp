@@ -41,6 +41,9 @@ uint64_t setting(const char *name, uint64_t otherwise) {
     return text ? strtoull(text, nullptr, 10) : otherwise;
 }
 
+// Whether a kernel is one that the image for sm_90a alone holds.
+bool is_of_sm90a(const char *name) { return strncmp(name, "matmul_warpgroup_", 17) == 0; }
+
 using Work = std::function<void()>;
 
 struct Graph {
@@ -65,15 +68,15 @@ struct Driver {
     std::map<uint64_t, uint64_t> allocations; // address to bytes
     uint64_t used = 0;
     int failed = SUCCESS; // for good
-    uint64_t launches = 0, overlapped = 0, recorded = 0, replayed = 0;
+    uint64_t launches = 0, overlapped = 0, recorded = 0, replayed = 0, of_sm90a = 0;
 
     ~Driver() {
         const char *path = getenv("WORKER_ORCD_STAND_IN_LOG");
         FILE *file = path ? fopen(path, "w") : nullptr;
         if (file == nullptr) return;
-        fprintf(file, "launches %llu\noverlapped %llu\nrecorded %llu\nreplayed %llu\nallocations %zu\n",
+        fprintf(file, "launches %llu\noverlapped %llu\nrecorded %llu\nreplayed %llu\nof_sm90a %llu\nallocations %zu\n",
                 (unsigned long long)launches, (unsigned long long)overlapped, (unsigned long long)recorded,
-                (unsigned long long)replayed, allocations.size());
+                (unsigned long long)replayed, (unsigned long long)of_sm90a, allocations.size());
         fclose(file);
     }
     bool holds(uint64_t address, uint64_t bytes) const {
@@ -131,6 +134,7 @@ int launch(const Config &config, Function *function, void **parameters) {
     std::vector<uint64_t> params((kernel.params_bytes + 7) / 8);
     memcpy(params.data(), bytes, kernel.params_bytes);
     driver.launches++;
+    driver.of_sm90a += is_of_sm90a(kernel.name);
     for (uint32_t i = 0; i < config.n_attributes; i++)
         driver.overlapped += config.attributes[i].id == PROGRAMMATIC_STREAM_SERIALIZATION && config.attributes[i].value;
     Work work = [=, &kernel, shared = config.shared_bytes, x = config.blocks[0], y = config.blocks[1], z = config.blocks[2]] {
@@ -228,11 +232,12 @@ int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, Stream *stream) 
     return refused ? refused : enqueue(stream, [=] { memcpy(to, (const void *)from, bytes); });
 }
 
-// Every kernel is in every module: names decide.
+// Every kernel is in every module, but for those of one GPU: names decide.
 int cuModuleLoadData(void **module, const void *image) { return *module = const_cast<void *>(image), SUCCESS; }
 int cuModuleGetFunction(Function **function, void *, const char *name) {
     for (size_t i = 0; i < emulator_kernel_count; i++) {
         if (strcmp(emulator_kernels[i]->name, name) != 0) continue;
+        if (is_of_sm90a(name) && setting("CAPABILITY", 90) != 90) break;
         return *function = new Function{emulator_kernels[i]}, SUCCESS; // kept like the module
     }
     return NOT_FOUND;

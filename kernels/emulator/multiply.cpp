@@ -46,4 +46,35 @@ void multiply_fragments(Meeting kind, const Operands (&operands)[LANES], int (&p
     }
 }
 
+template <typename A>
+__attribute__((no_sanitize("address", "undefined"))) static void
+multiply_rows(const WarpgroupProduct *const (&products)[WARPGROUP_THREADS], const int8_t (&b_bytes)[128][32]) {
+    A a_bytes[64][32];
+    for (uint32_t thread = 0; thread < WARPGROUP_THREADS; thread++) {
+        const uint32_t row = thread / LANES * 16 + thread % LANES / 4, t = thread % 4;
+        for (uint32_t i = 0; i < 4; i++) memcpy(&a_bytes[row + 8 * (i % 2)][16 * (i / 2) + 4 * t], &products[thread]->a[i], 4);
+    }
+    int16_t a[64][32], b[128][32];
+    for (int row = 0; row < 64; row++) {
+        for (int k = 0; k < 32; k++) a[row][k] = a_bytes[row][k];
+    }
+    for (int column = 0; column < 128; column++) {
+        for (int k = 0; k < 32; k++) b[column][k] = b_bytes[column][k];
+    }
+    for (int row = 0; row < 64; row++) {
+        for (int column = 0; column < 128; column++) {
+            int sum = 0;
+            for (int k = 0; k < 32; k++) sum += a[row][k] * b[column][k];
+            const WarpgroupProduct &of = *products[row / 16 * 32 + row % 8 * 4 + column % 8 / 2];
+            int &c = of.c[column / 8 * 4 + row % 16 / 8 * 2 + column % 2];
+            c = of.adds ? c + sum : sum;
+        }
+    }
+}
+
+void multiply_warpgroup_fragments(const WarpgroupProduct *const (&products)[WARPGROUP_THREADS],
+                                  const int8_t (&b)[128][32]) {
+    products[0]->is_signed ? multiply_rows<int8_t>(products, b) : multiply_rows<uint8_t>(products, b);
+}
+
 } // namespace emulator

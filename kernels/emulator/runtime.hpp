@@ -68,6 +68,17 @@ void copy_async(void *shared, const void *global);
 void copy_async_commit();
 void copy_async_wait(uint32_t pending);
 
+// Of hopper.cuh: barriers in shared memory, bulk copies, products of warpgroups (hopper.cpp).
+uint32_t shared_address(const void *shared);
+void make_barrier(uint64_t *barrier, uint32_t count);
+void arrive_at(uint64_t *barrier, uint32_t announced_bytes);
+void wait_for(uint64_t *barrier, uint32_t parity);
+void copy_bulk(void *shared, const void *global, uint32_t bytes, uint64_t *arrived);
+void begin_products();
+void multiply_warpgroup(int (&c)[64], const uint32_t (&a)[4], uint64_t b, bool adds, bool is_signed);
+void commit_products();
+void wait_for_products(uint32_t pending);
+
 template <typename To, typename From> To bit_cast(From from) {
     static_assert(sizeof(To) == sizeof(From));
     To to;

@@ -1,5 +1,6 @@
 // Kernels that show what the emulator computes and what it finds; tests/emulator_runtime.rs runs them. All but the first
 // run as one block, with a few words a thread in and out; the wrong ones are wrong in one way each.
+#include "hopper.cuh"
 #include "numeric.cuh"
 #include "reduce.cuh"
 
@@ -106,6 +107,85 @@ KERNEL(selftest_copies_without_wait, SelftestParams, 64, 1) {
 KERNEL(selftest_copy_unaligned, SelftestParams, 64, 1) {
     SHARED(Words4, staged, [2]);
     copy_async((uint32_t *)staged + 1, p.in);
+}
+
+// ---- warpgroups
+
+// How a kernel below does something wrong.
+enum Fault : uint32_t {
+    NO_FAULT, SWAPPED_STRIDES, READ_EARLY, OVERWRITTEN_EARLY, NOT_BEGUN, OUTSIDE, SWIZZLED, NOT_ALL_WAIT, NOT_WAITED_FOR,
+};
+
+// out[kind][64][128] = a[64][32] · b[128][32] of bytes, unsigned and signed a, the second on top of what its product makes a
+// second time; in holds a, then b, four columns a word.
+KERNEL(selftest_warpgroup, SelftestParams, 128, 1) {
+    constexpr int ALONG_K = 144, ALONG_COLUMNS = 320; // with gaps, which nothing reads
+    SHARED(Words4, staged, [16 * ALONG_COLUMNS / 16]);
+    const int row = 16 * warp_index() + lane_index() / 4, t = lane_index() % 4;
+    const uint32_t column = threadIdx.x;
+    for (uint32_t i = 0; i < 8; i++) {
+        uint32_t *core = (uint32_t *)staged + (column / 8 * ALONG_COLUMNS + i / 4 * ALONG_K) / 4;
+        core[column % 8 * 4 + i % 4] = p.in[64 * 8 + column * 8 + i];
+    }
+    __syncthreads();
+    const uint32_t *of_row = p.in + 8 * row;
+    const uint32_t a[4] = {of_row[t], of_row[64 + t], of_row[4 + t], of_row[64 + 4 + t]};
+    const bool is_swapped = p.n == SWAPPED_STRIDES;
+    const CoreMatrices cores(staged, is_swapped ? ALONG_COLUMNS : ALONG_K, is_swapped ? ALONG_K : ALONG_COLUMNS);
+    uint64_t b = cores.after(0);
+    if (p.n == OUTSIDE) b = cores.after(64);
+    if (p.n == SWIZZLED) b |= (uint64_t)1 << 62;
+    if (p.n == NOT_ALL_WAIT && threadIdx.x == 5) return;
+    Accumulators first, second;
+    if (p.n != NOT_BEGUN) begin_products();
+    multiply_us(first, a, b, false);
+    multiply_ss(second, a, b, false);
+    commit_products();
+    begin_products();
+    multiply_ss(second, a, b, true);
+    commit_products();
+    if (p.n == NOT_WAITED_FOR) return;
+    if (p.n == OVERWRITTEN_EARLY) staged[0].x = 0;
+    if (p.n == READ_EARLY) p.out[threadIdx.x] = first[0];
+    finish_products(first, second);
+    if (p.n == READ_EARLY) return;
+    for (int i = 0; i < 64; i++) {
+        const int at = (row + i % 4 / 2 * 8) * 128 + i / 4 * 8 + 2 * t + i % 2;
+        p.out[at] = first[i];
+        p.out[64 * 128 + at] = second[i];
+    }
+}
+
+enum BarrierFault : uint32_t {
+    NO_BARRIER_FAULT, NOT_AWAITED, AWAITED_TOO_OFTEN, TOO_FEW_ANNOUNCED, UNALIGNED, NEVER_MADE,
+};
+
+// out[thread] = in[thread] of two stages, which the last warp copies and the others read.
+KERNEL(selftest_ring, SelftestParams, 128, 1) {
+    SHARED(Words4, stages, [2][24]);
+    SHARED(Barrier, barriers, [2][2]);
+    Barrier(&full)[2] = barriers[0], (&empty)[2] = barriers[1];
+    if (threadIdx.x == 0 && p.n != NEVER_MADE) {
+        for (int i = 0; i < 2; i++) make_barrier(full[i], 1), make_barrier(empty[i], 96);
+        publish_barriers();
+    }
+    __syncthreads();
+    const bool is_producer = warp_index() == 3;
+    for (uint32_t step = 0; step < 4; step++) {
+        const uint32_t stage = step % 2, parity = step / 2 % 2;
+        if (is_producer && lane_index() == 0) {
+            wait_for(empty[stage], parity ^ 1);
+            const uint32_t bytes = sizeof stages[0];
+            arrive_announcing(full[stage], p.n == TOO_FEW_ANNOUNCED ? bytes - 16 : bytes);
+            copy_bulk((uint8_t *)stages[stage] + (p.n == UNALIGNED), p.in + 96 * step, bytes, full[stage]);
+        }
+        if (!is_producer) {
+            if (p.n != NOT_AWAITED) wait_for(full[stage], parity);
+            p.out[96 * step + threadIdx.x] = ((const uint32_t *)stages[stage])[threadIdx.x];
+            if (p.n == AWAITED_TOO_OFTEN) wait_for(full[stage], parity ^ 1);
+            arrive_at(empty[stage]);
+        }
+    }
 }
 
 // ---- wrong

@@ -119,6 +119,10 @@ struct AttendParams {
     float scale; // 1 / sqrt(head_dim)
 };
 
+// Shared memory that a block of a kernel is given.
+constexpr int PREFILL_SHARED_BYTES = 99 << 10;    // matmul_prefill
+constexpr int WARPGROUP_SHARED_BYTES = 216 << 10; // matmul_warpgroup
+
 constexpr int PAGE_TOKENS = 64;        // positions in a page of the cache
 constexpr int SPLIT_PAGES = 8;         // pages in a split of the cache: fixed, so that the order of sums is
 constexpr int ATTEND_TILE_ROWS = 32;   // rows of a sequence that a block of the prefill kernel takes together

@@ -23,6 +23,10 @@ constexpr int LARGEST_CODE = 32512;
 //   squares [T][B][token]      f32, Σ x² of the block: where there is a norm, planes hold x times the norm's weights, and
 //                              row_factor() makes of the squares what all of a row is still to be multiplied by
 // Columns beyond the last hold zeros; rows beyond the last are nobody's.
+//
+// Where products of warpgroups read the codes, each unit's 512 bytes stand in core matrices (hopper.cuh) instead:
+//   codes  [T][U][quarter][8 columns of the mma][16 bytes], a column being 2 · token + plane: columns 16 · quarter .. 16 ·
+//                              quarter + 15 of the unit
 struct Planes {
     Words4 *codes;
     float *scales;
@@ -33,11 +37,15 @@ struct Planes {
 DEVICE uint32_t blocks_of(uint32_t n_columns) { return (n_columns + BLOCK_COLUMNS - 1) / BLOCK_COLUMNS; }
 DEVICE uint32_t units_of(uint32_t n_columns) { return (n_columns + UNIT_COLUMNS - 1) / UNIT_COLUMNS; }
 
+// The two orders of codes.
+enum class Order { Lanes, Cores };
+
 // The word of `planes.codes` that holds columns `column` .. `column + 3` (a multiple of four) of a row.
+template <Order ORDER = Order::Lanes>
 DEVICE uint32_t code_word(uint32_t row, int plane, uint32_t column, uint32_t n_units) {
     const uint32_t unit = column / UNIT_COLUMNS, quarter = column % UNIT_COLUMNS / 16, t = column % 16 / 4;
-    const uint32_t lane = 8 * (row % TILE_TOKENS) + 4 * plane + t;
-    return ((row / TILE_TOKENS * n_units + unit) * WARP + lane) * 4 + quarter;
+    const uint32_t lane = 8 * (row % TILE_TOKENS) + 4 * plane + t, tile_unit = row / TILE_TOKENS * n_units + unit;
+    return ORDER == Order::Cores ? (tile_unit * 4 + quarter) * WARP + lane : (tile_unit * WARP + lane) * 4 + quarter;
 }
 
 DEVICE uint32_t scale_index(uint32_t row, uint32_t block, uint32_t n_blocks) {

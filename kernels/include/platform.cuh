@@ -1,6 +1,7 @@
-// What a kernel needs of the machine below it. All inline PTX of the project stands here, each wrapper beside its twin
-// in plain C++, which the emulator compiles (see ../emulator/runtime.hpp). Twins give the same bits: kernels use IEEE
-// single precision with explicit fmaf, integers, and nothing whose rounding a GPU leaves open.
+// What a kernel needs of the machine below it. All inline PTX of the project stands here, and in hopper.cuh what one GPU
+// alone has, each wrapper beside its twin in plain C++, which the emulator compiles (see ../emulator/runtime.hpp). Twins
+// give the same bits: kernels use IEEE single precision with explicit fmaf, integers, and nothing whose rounding a GPU
+// leaves open.
 #pragma once
 #include <math.h>
 #include <stdint.h>
@@ -128,6 +129,18 @@ DEVICE int signed_byte(uint32_t word, int index) {
     int value;
     asm("prmt.b32 %0, %1, 0, %2;" : "=r"(value) : "r"(word), "r"(0x8880 | 0x1110 * index | index));
     return value;
+#endif
+}
+
+// The bytes of two words that the digits of `selector` name, the lowest first: 0..3 of `a`, 4..7 of `b`.
+DEVICE uint32_t select_bytes(uint32_t a, uint32_t b, uint32_t selector) {
+#ifdef WORKER_ORCD_EMULATOR
+    const uint64_t both = (uint64_t)b << 32 | a;
+    uint32_t selected = 0;
+    for (int i = 0; i < 4; i++) selected |= (uint32_t)(uint8_t)(both >> (selector >> (4 * i) & 7) * 8) << (8 * i);
+    return selected;
+#else
+    return __byte_perm(a, b, selector);
 #endif
 }
 

@@ -31,8 +31,9 @@ DEVICE uint32_t warp_largest(uint32_t value) {
 // A warp's 256 columns as lane `l` holds them: columns 8l .. 8l + 3 and 8l + 4 .. 8l + 7 of block `block`.
 using LaneColumns = float[2][4];
 
-// Writes a block of row `row`: codes, scale and sums. What is infinite or not a number stands in the scale alone, with
-// codes of zero: products are then not numbers either. Every lane of the warp takes part.
+// Writes a block of row `row`: codes in an order, scale and sums. What is infinite or not a number stands in the scale alone,
+// with codes of zero: products are then not numbers either. Every lane of the warp takes part.
+template <Order ORDER>
 DEVICE void quantize_block(const Planes &to, uint32_t row, uint32_t block, uint32_t n_columns, const LaneColumns &y) {
     const uint32_t n_units = units_of(n_columns), n_blocks = blocks_of(n_columns), lane = lane_index();
     uint32_t bits = 0;
@@ -56,8 +57,8 @@ DEVICE void quantize_block(const Planes &to, uint32_t row, uint32_t block, uint3
         const uint32_t column = BLOCK_COLUMNS * block + 8 * lane + 4 * half;
         if (column < UNIT_COLUMNS * n_units) {
             uint32_t *words = (uint32_t *)to.codes;
-            words[code_word(row, 0, column, n_units)] = high;
-            words[code_word(row, 1, column, n_units)] = low;
+            words[code_word<ORDER>(row, 0, column, n_units)] = high;
+            words[code_word<ORDER>(row, 1, column, n_units)] = low;
         }
     }
     sum += shuffle_xor(sum, 1);
@@ -73,6 +74,7 @@ DEVICE void quantize_block(const Planes &to, uint32_t row, uint32_t block, uint3
 
 // A warp's block of row `row` of planes: y = x, or x times the weights of a norm, of the first `n_read` columns of `x`
 // (n_columns, or none for a row of zeros). Every lane of the warp takes part.
+template <Order ORDER = Order::Lanes>
 DEVICE void quantize_columns(const Planes &to, uint32_t row, uint32_t block, uint32_t n_columns, const float *x,
                              uint32_t n_read, const float *norm) {
     LaneColumns y;
@@ -90,7 +92,7 @@ DEVICE void quantize_columns(const Planes &to, uint32_t row, uint32_t block, uin
             y[half][i] *= weights[i];
         }
     }
-    quantize_block(to, row, block, n_columns, y);
+    quantize_block<ORDER>(to, row, block, n_columns, y);
     if (norm == nullptr) return;
     squares = warp_sum(squares);
     if (lane_index() == 0) to.squares[scale_index(row, block, blocks_of(n_columns))] = squares;

@@ -58,6 +58,16 @@ struct AffineScales {
     DEVICE float dmin() const { return high_half(halves); }
 };
 
+// sums[r] = Σ minimum · (sum of codes) over the eight groups of row g + 8r, digit by digit: exact, below 2^30.
+template <class Activations>
+DEVICE void sum_minima(const AffineScales (&rows)[2], const Activations &activations, int n, int (&sums)[2]) {
+    int lower[4], upper[4];
+    mma_k16_uu(lower, rows[0].minima, rows[1].minima, activations.sums(n, lane_index() / 4 % 2));
+    mma_k16_us(upper, rows[0].minima, rows[1].minima, activations.sums(n, 2));
+#pragma unroll
+    for (int r = 0; r < 2; r++) sums[r] = lower[2 * r] + 256 * lower[2 * r + 1] + 65536 * upper[2 * r];
+}
+
 // A lane's codes of a Q4_K tile. A group's codes come as fragments of the tensor cores' first operand, times 16.
 struct CodesQ4K {
     using Layout = LayoutQ4K;
@@ -142,14 +152,12 @@ template <class Codes> struct AffineTiles {
             const AffineScales(&rows)[2] = strips[s].rows;
 #pragma unroll
             for (int n = 0; n < N; n++) {
-                // Σ minimum · (sum of codes) over the eight groups, digit by digit: exact, below 2^30.
-                int lower[4], upper[4];
-                mma_k16_uu(lower, rows[0].minima, rows[1].minima, activations.sums(n, (lane_index() / 4) % 2));
-                mma_k16_us(upper, rows[0].minima, rows[1].minima, activations.sums(n, 2));
+                int minima[2];
+                sum_minima(rows, activations, n, minima);
 #pragma unroll
                 for (int r = 0; r < 2; r++) {
-                    const int sum = lower[2 * r] + 256 * lower[2 * r + 1] + 65536 * upper[2 * r];
-                    take(s, n, r, fmaf(rows[r].d() * Codes::UNIT, sums[s].value(n, r), -(rows[r].dmin() * (float)sum)));
+                    const float minimum = rows[r].dmin() * (float)minima[r];
+                    take(s, n, r, fmaf(rows[r].d() * Codes::UNIT, sums[s].value(n, r), -minimum));
                 }
             }
         }

@@ -15,6 +15,12 @@ pub struct Grid {
     pub shared_bytes: u32,
 }
 
+/// Whether `WORKER_ORCD_WGMMA=1` asks for the kernels with products of warpgroups, where there are any: they have not yet run
+/// on a GPU.
+pub(crate) fn wants_warpgroups() -> bool {
+    std::env::var_os("WORKER_ORCD_WGMMA").is_some_and(|value| value == "1")
+}
+
 /// A device that runs the kernels of `kernels/`. Launches run in order, each after the one before and after the copies
 /// before it; a copy out of the device waits for all of them.
 pub trait Launch: Device {
@@ -23,6 +29,12 @@ pub trait Launch: Device {
 
     /// How many multiprocessors run blocks side by side; at least 1.
     fn multiprocessors(&self) -> usize;
+
+    /// Whether the kernels with products of warpgroups are to be used: the device has them, and [`wants_warpgroups`] or who
+    /// made the device said so.
+    fn has_warpgroups(&self) -> bool {
+        false
+    }
 
     /// Starts a kernel, which takes one struct by value.
     ///

@@ -163,7 +163,7 @@ pub(super) fn gpu(ordinal: usize) -> Result<CudaDevice, InferError> {
 #[cfg(feature = "emulator")]
 pub(super) fn emulator(threads: Option<usize>) -> Result<EmulatorDevice, InferError> {
     let n_threads = threads.map(|threads| n_threads(Some(threads))).transpose()?;
-    Ok(EmulatorDevice::new(EmulatorOptions { n_threads, ..EmulatorOptions::default() })?)
+    Ok(EmulatorDevice::new(EmulatorOptions { n_threads, ..EmulatorOptions::asked_for() })?)
 }
 
 /// An engine on some device.

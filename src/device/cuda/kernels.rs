@@ -6,6 +6,8 @@ pub(super) struct Module {
     /// What the driver loads: a fatbin.
     pub image: &'static [u8],
     pub kernels: &'static [&'static str],
+    /// Those that the image for sm_90a alone holds.
+    pub kernels_of_sm90a: &'static [&'static str],
 }
 
 /// Bytes as the driver wants them: at the alignment of the structs in them.

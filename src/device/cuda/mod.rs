@@ -342,6 +342,10 @@ impl Launch for CudaDevice {
         (self.0.context.facts.multiprocessors as usize).max(1)
     }
 
+    fn has_warpgroups(&self) -> bool {
+        self.0.context.has_warpgroups
+    }
+
     fn launch<P: NoUninit>(&self, kernel: &'static str, grid: Grid, params: &P) -> Result<(), DeviceError> {
         let queue = &self.0;
         queue.ready()?;

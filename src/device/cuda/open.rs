@@ -11,9 +11,12 @@ use super::kernels::{COMPILER, MISSING, MODULES, Module};
 use super::launch::Kernel;
 use super::staging::Staging;
 use super::{Lost, lock};
+use crate::device::launch::wants_warpgroups;
 
 /// The least compute capability that the kernels run on: Ampere.
 const LEAST_CAPABILITY: (i32, i32) = (8, 0);
+/// The one that an image for sm_90a is for.
+const SM90A: (i32, i32) = (9, 0);
 
 /// Why a GPU cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -119,6 +122,8 @@ pub(super) struct Context {
     pub synchronous: bool,
     /// Whether a kernel may start while the one before it ends, where the GPU can: not with `WORKER_ORCD_OVERLAP=0`.
     pub may_overlap: bool,
+    /// Whether the kernels of sm_90a were asked for, and are there.
+    pub has_warpgroups: bool,
 }
 
 static CONTEXTS: Mutex<BTreeMap<usize, Arc<Context>>> = Mutex::new(BTreeMap::new());
@@ -198,9 +203,11 @@ pub(super) fn open(ordinal: usize) -> Result<Arc<Context>, CudaUnavailable> {
     let most_shared =
         attribute(device, sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
     let mut kernels = BTreeMap::new();
-    for module in MODULES {
-        load(module, most_shared, &facts, &mut kernels)?;
+    let for_all = MODULES.iter().map(|module| (module, module.kernels));
+    for (module, names) in for_all.filter(|(_, names)| !names.is_empty()) {
+        load(module, names, most_shared, &facts, &mut kernels)?;
     }
+    let has_warpgroups = wants_warpgroups() && load_warpgroups(most_shared, &facts, &mut kernels);
     let (free, total) = cuda.mem_get_info().map_err(failed("asking for its free memory"))?;
     facts.total_bytes = total as u64;
     facts.context_bytes = (total - free.min(total)) as u64;
@@ -212,15 +219,17 @@ pub(super) fn open(ordinal: usize) -> Result<Arc<Context>, CudaUnavailable> {
         staging: Mutex::new(None),
         lost: OnceLock::new(),
         synchronous: std::env::var_os("WORKER_ORCD_SYNC").is_some_and(|value| value == "1"),
+        has_warpgroups,
         may_overlap: std::env::var_os("WORKER_ORCD_OVERLAP").is_none_or(|value| value != "0"),
     });
     contexts.insert(ordinal, Arc::clone(&context));
     Ok(context)
 }
 
-/// Loads a module into the current context, which keeps it.
+/// Loads a module into the current context, which keeps it, and finds kernels in it.
 fn load(
     module: &Module,
+    names: &[&'static str],
     most_shared: i32,
     facts: &CudaFacts,
     kernels: &mut BTreeMap<&'static str, Kernel>,
@@ -238,12 +247,27 @@ fn load(
     // SAFETY: the image is a complete fatbin, aligned to 16 bytes, and a context is current.
     let handle =
         unsafe { result::module::load_data(module.image.as_ptr().cast()) }.map_err(refused(module.name))?;
-    for &kernel in module.kernels {
+    for &kernel in names {
         // SAFETY: the module was loaded above and stays.
         let found = unsafe { Kernel::find(handle, kernel, most_shared) }.map_err(refused(kernel))?;
         kernels.insert(kernel, found);
     }
     Ok(())
+}
+
+/// Loads the kernels of sm_90a; `false` where the GPU is another, or the build has left them out.
+fn load_warpgroups(
+    most_shared: i32,
+    facts: &CudaFacts,
+    kernels: &mut BTreeMap<&'static str, Kernel>,
+) -> bool {
+    let mut modules = MODULES.iter().filter(|module| !module.kernels_of_sm90a.is_empty());
+    let mut load = |module: &Module| load(module, module.kernels_of_sm90a, most_shared, facts, kernels);
+    let are_there = facts.capability == SM90A && modules.all(|module| load(module).is_ok());
+    if !are_there {
+        tracing::warn!("WORKER_ORCD_WGMMA=1 changes nothing: {} or this build has no wgmma", facts.name);
+    }
+    are_there
 }
 
 /// What helps where the driver does not take a module.

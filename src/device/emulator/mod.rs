@@ -14,6 +14,7 @@ use bytemuck::NoUninit;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use super::host::{HostAllocation, system_memory};
+use super::launch::wants_warpgroups;
 use super::{Device, DeviceError, Grid, Launch, MemoryInfo, Region, Transfers};
 
 #[cfg(test)]
@@ -49,6 +50,15 @@ pub struct EmulatorOptions {
     pub n_threads: Option<usize>,
     /// Refuses one allocation: 0 for the first.
     pub fail_allocation: Option<u64>,
+    /// Has the kernels with products of warpgroups used, as [`EmulatorOptions::asked_for`] does where the environment says so.
+    pub warpgroups: bool,
+}
+
+impl EmulatorOptions {
+    /// Those that the environment asks for.
+    pub fn asked_for() -> Self {
+        Self { warpgroups: wants_warpgroups(), ..Self::default() }
+    }
 }
 
 /// A device that runs the kernels on the host. Clones are the same device.
@@ -241,6 +251,10 @@ impl Launch for EmulatorDevice {
 
     fn multiprocessors(&self) -> usize {
         MULTIPROCESSORS
+    }
+
+    fn has_warpgroups(&self) -> bool {
+        self.state.options.warpgroups
     }
 
     fn launch<P: NoUninit>(&self, kernel: &'static str, grid: Grid, params: &P) -> Result<(), DeviceError> {

@@ -9,10 +9,15 @@ use super::workspace::{DECODE_ROWS, Prepared, TILE_TOKENS, Workspace};
 
 /// Threads of every kernel of this file.
 const THREADS: u32 = 256;
-/// Rows and tokens of a block of the prefill kernels, and its shared memory: `PREFILL_SHARED_BYTES` of `matmul_prefill.cu`.
+/// Rows and tokens of a block of the prefill kernels, and its shared memory: that of `params.cuh`.
 const PREFILL_ROWS: usize = 256;
 const PREFILL_TOKENS: usize = 32;
-const PREFILL_SHARED_BYTES: u32 = 101_376;
+const PREFILL_SHARED_BYTES: u32 = 99 << 10;
+/// Rows, tokens and threads of a block of the kernels with products of warpgroups, and its shared memory in bytes.
+const WARPGROUP_ROWS: usize = 128;
+const WARPGROUP_TOKENS: usize = 64;
+const WARPGROUP_THREADS: u32 = 384;
+const WARPGROUP_SHARED_BYTES: u32 = 216 << 10;
 /// Blocks of the decode kernels that a multiprocessor runs side by side.
 const DECODE_BLOCKS: usize = 2;
 /// Matrices that a launch of the decode kernels takes.
@@ -37,10 +42,39 @@ pub(super) enum Epilogue {
     Gate = 3,
 }
 
+/// The order of the codes in planes, as `planes.cuh` has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// By lanes: for the kernels of all GPUs.
+    Lanes,
+    /// In core matrices: for products of warpgroups.
+    Cores,
+}
+
+impl Order {
+    /// The one that a projection of so many tokens wants.
+    fn of<D: Launch>(device: &D, projection: &Projection<D>, n_tokens: usize) -> Self {
+        let can = |part: &ProjectionPart<D>| {
+            let tiles = kernels(part.matrix.shape.format).tiles.as_ref();
+            part.matrix.layout == Layout::Tiles && tiles.is_some_and(|tiles| tiles.warpgroup.is_some())
+        };
+        let all_can = n_tokens > DECODE_ROWS && device.has_warpgroups() && projection.parts.iter().all(can);
+        if all_can { Self::Cores } else { Self::Lanes }
+    }
+    /// The kernel that makes planes of this order.
+    fn quantize(self) -> &'static str {
+        match self {
+            Self::Lanes => "quantize",
+            Self::Cores => "quantize_cores",
+        }
+    }
+}
+
 /// What a product reads: rows in planes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Input {
     planes: Planes,
+    order: Order,
     n_tokens: usize,
     /// Of the norm, where there is one.
     eps: f32,
@@ -63,13 +97,14 @@ fn grid(x: usize, y: usize) -> Grid {
     Grid { blocks: [x as u32, y as u32, 1], threads: THREADS, shared_bytes: 0 }
 }
 
-/// Rows of `x` in planes, times the weights of a norm where there is one: those that the operation before has left there,
-/// or made now.
+/// Rows of `x` in planes for a projection, times the weights of a norm where there is one: those that the operation before
+/// has left there, or made now.
 pub(super) fn input<D: Launch>(
     device: &D,
     x: &Rows<D>,
     rows: std::ops::Range<usize>,
     norm: Option<&Norm<D>>,
+    projection: &Projection<D>,
     workspace: &mut Workspace<D>,
 ) -> Result<Input, DeviceError> {
     let n_tokens = rows.len();
@@ -79,9 +114,12 @@ pub(super) fn input<D: Launch>(
         norm: Next::new(norm).norm,
     };
     let eps = norm.map_or(0.0, |norm| norm.eps);
+    // What is prepared is of few rows, by lanes.
     if workspace.take_prepared(wanted) {
-        return Ok(Input { planes: workspace.planes(norm.is_some()), n_tokens, eps });
+        let planes = workspace.planes(norm.is_some());
+        return Ok(Input { planes, order: Order::Lanes, n_tokens, eps });
     }
+    let order = Order::of(device, projection, n_tokens);
     let planes = workspace.renew_planes(norm.is_some());
     let params = QuantizeParams {
         x: x.values.address(),
@@ -93,8 +131,8 @@ pub(super) fn input<D: Launch>(
         stride: x.stride() as u32,
     };
     let grid = grid(x.width.div_ceil(QUANTIZE_COLUMNS), n_tokens.next_multiple_of(TILE_TOKENS));
-    device.launch("quantize", grid, &params)?;
-    Ok(Input { planes, n_tokens, eps })
+    device.launch(order.quantize(), grid, &params)?;
+    Ok(Input { planes, order, n_tokens, eps })
 }
 
 /// A matrix, or one half of a matrix of gate and up.
@@ -217,12 +255,21 @@ fn multiply<D: Launch>(
         eps: input.eps,
     };
     let kernels = kernels(matrix.shape.format);
-    let (kernel, grid) = match (&kernels.tiles, matrix.layout) {
-        (Some(tiles), Layout::Tiles) => {
-            let grid = grid(n_rows.div_ceil(PREFILL_ROWS), n_tokens.div_ceil(PREFILL_TOKENS));
-            (tiles.prefill, Grid { shared_bytes: PREFILL_SHARED_BYTES, ..grid })
+    let tiles = kernels.tiles.as_ref().filter(|_| matrix.layout == Layout::Tiles);
+    let warpgroup = tiles.and_then(|tiles| tiles.warpgroup).filter(|_| input.order == Order::Cores);
+    let (kernel, grid) = match (warpgroup, tiles) {
+        (Some(kernel), _) => {
+            let blocks = grid(n_rows.div_ceil(WARPGROUP_ROWS), n_tokens.div_ceil(WARPGROUP_TOKENS));
+            let (threads, shared_bytes) = (WARPGROUP_THREADS, WARPGROUP_SHARED_BYTES);
+            (kernel, Grid { threads, shared_bytes, ..blocks })
         }
-        _ => (kernels.matmul, grid(n_rows.div_ceil(BLOCKS_ROWS), n_tokens.div_ceil(BLOCKS_TOKENS))),
+        (None, Some(tiles)) => {
+            let blocks = grid(n_rows.div_ceil(PREFILL_ROWS), n_tokens.div_ceil(PREFILL_TOKENS));
+            (tiles.prefill, Grid { shared_bytes: PREFILL_SHARED_BYTES, ..blocks })
+        }
+        (None, None) => {
+            (kernels.matmul, grid(n_rows.div_ceil(BLOCKS_ROWS), n_tokens.div_ceil(BLOCKS_TOKENS)))
+        }
     };
     device.launch(kernel, grid, &params)
 }

@@ -270,7 +270,7 @@ impl<D: Launch> Ops for KernelOps<D> {
         expect("norm_project", "outputs", out.width, projection.n_rows())?;
         expect_room("norm_project", x, rows.end)?;
         expect_room("norm_project", out, rows.len())?;
-        let input = matmul::input(&self.device, x, rows, Some(norm), workspace)?;
+        let input = matmul::input(&self.device, x, rows, Some(norm), projection, workspace)?;
         Ok(matmul::project(&self.device, input, projection, Epilogue::Store, None, workspace, out)?)
     }
 
@@ -317,7 +317,7 @@ impl<D: Launch> Ops for KernelOps<D> {
         expect("project", "outputs", x.width, projection.n_rows())?;
         expect_room("project", a, n_rows)?;
         expect_room("project", x, n_rows)?;
-        let input = matmul::input(&self.device, a, 0..n_rows, None, workspace)?;
+        let input = matmul::input(&self.device, a, 0..n_rows, None, projection, workspace)?;
         let next = next_norm.map(|norm| Next::new(Some(norm)));
         Ok(matmul::project(&self.device, input, projection, Epilogue::Add, next, workspace, x)?)
     }
@@ -335,7 +335,7 @@ impl<D: Launch> Ops for KernelOps<D> {
         expect("norm_gate_up", "outputs", 2 * h.width, gate_up.n_rows())?;
         expect_room("norm_gate_up", x, n_rows)?;
         expect_room("norm_gate_up", h, n_rows)?;
-        let input = matmul::input(&self.device, x, 0..n_rows, Some(norm), workspace)?;
+        let input = matmul::input(&self.device, x, 0..n_rows, Some(norm), gate_up, workspace)?;
         matmul::gate_up(&self.device, input, gate_up, Some(Next::new::<D>(None)), workspace, h)
     }
 }

@@ -16,6 +16,8 @@ pub(super) struct TileKernels {
     pub columns: usize,
     pub decode: &'static str,
     pub prefill: &'static str,
+    /// Prefill with products of warpgroups, where the format's scales are integers.
+    pub warpgroup: Option<&'static str>,
     pub embed: &'static str,
     pub repack: &'static str,
     /// The inverse of `repack`.
@@ -34,19 +36,22 @@ pub(super) struct FormatKernels {
 }
 
 macro_rules! kernels {
+    (@warpgroup $name:literal) => { None };
+    (@warpgroup $name:literal warpgroups) => { Some(concat!("matmul_warpgroup_", $name)) };
     (@tiles $name:literal) => { None };
-    (@tiles $name:literal $columns:literal) => {
+    (@tiles $name:literal $columns:literal $($warpgroups:ident)?) => {
         Some(TileKernels {
             columns: $columns,
             decode: concat!("matmul_decode_", $name),
             prefill: concat!("matmul_prefill_", $name),
+            warpgroup: kernels!(@warpgroup $name $($warpgroups)?),
             embed: concat!("embed_tiles_", $name),
             repack: concat!("repack_", $name),
             #[cfg(all(test, feature = "emulator"))]
             unpack: concat!("unpack_", $name),
         })
     };
-    ($($format:ident $name:literal $(tiles of $columns:literal columns)?;)*) => {
+    ($($format:ident $name:literal $(tiles of $columns:literal columns $($warpgroups:ident)?)?;)*) => {
         /// The kernels of a format.
         pub(super) fn kernels(format: Format) -> &'static FormatKernels {
             match format {
@@ -54,7 +59,7 @@ macro_rules! kernels {
                     const ROW: FormatKernels = FormatKernels {
                         matmul: concat!("matmul_blocks_", $name),
                         embed: concat!("embed_", $name),
-                        tiles: kernels!(@tiles $name $($columns)?),
+                        tiles: kernels!(@tiles $name $($columns $($warpgroups)?)?),
                     };
                     &ROW
                 })*
@@ -74,9 +79,9 @@ kernels! {
     Q8_0 "q8_0" tiles of 64 columns;
     Q2_K "q2_k";
     Q3_K "q3_k";
-    Q4_K "q4_k" tiles of 256 columns;
-    Q5_K "q5_k" tiles of 256 columns;
-    Q6_K "q6_k" tiles of 256 columns;
+    Q4_K "q4_k" tiles of 256 columns warpgroups;
+    Q5_K "q5_k" tiles of 256 columns warpgroups;
+    Q6_K "q6_k" tiles of 256 columns warpgroups;
     Q8_K "q8_k";
     IQ4_NL "iq4_nl";
     IQ4_XS "iq4_xs";

@@ -14,8 +14,14 @@ use super::{Random, relative_l2, rows};
 /// Sums of f32 products over up to 1500 positions.
 const MOST_ERROR: f64 = 1e-5;
 
-const POISONED: EmulatorOptions =
-    EmulatorOptions { capacity: None, shuffle: None, poison: true, n_threads: None, fail_allocation: None };
+const POISONED: EmulatorOptions = EmulatorOptions {
+    capacity: None,
+    shuffle: None,
+    poison: true,
+    n_threads: None,
+    fail_allocation: None,
+    warpgroups: false,
+};
 
 /// A sequence's cache in a layer of its own, as values that the cache's format holds exactly, and queries of its last rows.
 struct Sequence {

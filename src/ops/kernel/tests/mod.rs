@@ -8,6 +8,7 @@ mod formats;
 mod matmul;
 mod planes;
 mod rotary;
+mod warpgroup;
 
 use bytemuck::{NoUninit, Pod};
 
@@ -150,6 +151,7 @@ fn every_kernel_is_run_by_a_test() {
     matmul::matrices_of_several_formats_share_a_launch();
     matmul::products_over_tiles_are_right_and_do_not_depend_on_the_batch();
     rotary::turned_heads_and_the_cache_are_those_of_the_reference();
+    warpgroup::products_have_the_bits_of_the_kernels_of_all_gpus();
     let launched = launched_kernels();
     let missing: Vec<_> = kernel_names().filter(|name| !launched.contains(name)).collect();
     assert!(missing.is_empty(), "run by no test: {missing:?}");
