@@ -15,6 +15,7 @@
 #include "decode.cuh"
 
 // loop: matmul_decode_(?!mixed).* 128
+// in flight: matmul_decode_q4_k 1 0 0
 KERNEL_AHEAD(matmul_decode_q4_k, MatmulDecodeParams, 256, 2) { matmul_decode<OneKind<TilesQ4K>>(p); }
 KERNEL_AHEAD(matmul_decode_q5_k, MatmulDecodeParams, 256, 2) { matmul_decode<OneKind<TilesQ5K>>(p); }
 KERNEL_AHEAD(matmul_decode_q6_k, MatmulDecodeParams, 256, 2) { matmul_decode<OneKind<TilesQ6K>>(p); }

@@ -39,8 +39,8 @@ pub(super) enum Epilogue {
 /// What a product reads: rows in planes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Input {
-    planes: Planes,
-    n_tokens: usize,
+    pub planes: Planes,
+    pub n_tokens: usize,
     /// Of the norm, where there is one.
     eps: f32,
 }
