@@ -9,9 +9,9 @@ mod emulator;
 
 use std::path::PathBuf;
 
-/// Every `kernels/*.cu`, in order.
-fn sources() -> Vec<PathBuf> {
-    let folder = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("kernels");
+/// Every `*.cu` in a folder of the package, in order.
+fn sources_in(folder: &str) -> Vec<PathBuf> {
+    let folder = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join(folder);
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "cu"));
@@ -34,7 +34,10 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=build");
     println!("cargo:rerun-if-changed=kernels");
-    let sources = sources();
+    let mut sources = sources_in("kernels");
+    if cfg!(feature = "lab") {
+        sources.extend(sources_in("kernels/lab"));
+    }
     cuda::build(&sources);
     #[cfg(feature = "emulator")]
     emulator::build(&sources);

@@ -185,10 +185,11 @@ fn run(command: &mut Command) -> Result<String, String> {
         .unwrap_or_default())
 }
 
-/// Name and text of every header.
+/// Name and text of every header in a folder.
 fn headers(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut paths: Vec<PathBuf> =
         fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "cuh"));
     paths.sort();
     paths.into_iter().map(|path| (path.clone(), read(&path))).collect()
 }
@@ -208,7 +209,8 @@ impl Module {
     fn new(source: &Path, cache: &Path, compiled_with: impl Hash) -> Self {
         let text = read(source);
         let mut hasher = DefaultHasher::new();
-        (&text, compiled_with).hash(&mut hasher);
+        let beside = headers(source.parent().unwrap_or(Path::new("")));
+        (&text, beside, compiled_with).hash(&mut hasher);
         let name = source.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let fatbin = cache.join(format!("{name}-{:016x}.fatbin", hasher.finish()));
         let text = String::from_utf8_lossy(&text);

@@ -73,9 +73,9 @@ impl Order {
 /// What a product reads: rows in planes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Input {
-    planes: Planes,
+    pub planes: Planes,
     order: Order,
-    n_tokens: usize,
+    pub n_tokens: usize,
     /// Of the norm, where there is one.
     eps: f32,
 }

@@ -2,6 +2,8 @@
 
 mod attention;
 mod choice;
+#[cfg(feature = "lab")]
+pub mod lab;
 mod matmul;
 mod names;
 pub(crate) mod params;

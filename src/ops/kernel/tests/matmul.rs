@@ -11,7 +11,7 @@ use super::{Random, TILED, matrix, on_device, relative_l2, rows, single, weights
 const MOST_ERROR: f64 = 1e-4;
 
 /// `x · weightsᵀ` in doubles.
-fn exact(weights: &[f32], x: &[f32], n_cols: usize) -> Vec<f64> {
+pub(super) fn exact(weights: &[f32], x: &[f32], n_cols: usize) -> Vec<f64> {
     let dot = |row: &[f32], x: &[f32]| row.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
     x.chunks_exact(n_cols).flat_map(|x| weights.chunks_exact(n_cols).map(move |row| dot(row, x))).collect()
 }
@@ -88,7 +88,7 @@ pub(super) fn gate_and_up_give_the_same_bits_fused_and_apart() {
     assert!(relative_l2(&got, &as_f64(&expected)) < 1e-5);
 }
 
-fn bits(values: &[f32]) -> Vec<u32> {
+pub(super) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 

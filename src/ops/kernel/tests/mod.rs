@@ -5,6 +5,7 @@ mod attention;
 mod blocks;
 mod choose;
 mod formats;
+mod lab;
 mod matmul;
 mod planes;
 mod rotary;
@@ -148,6 +149,7 @@ fn every_kernel_is_run_by_a_test() {
     formats::every_format_embeds_what_it_dequantizes_to();
     formats::tiles_embed_what_their_format_dequantizes_to();
     formats::repacked_weights_lie_as_described_and_come_back();
+    lab::variants_keep_what_they_promise();
     matmul::matrices_of_several_formats_share_a_launch();
     matmul::products_over_tiles_are_right_and_do_not_depend_on_the_batch();
     rotary::turned_heads_and_the_cache_are_those_of_the_reference();

@@ -1,0 +1,16 @@
+// What the variants of the decode loop share; ../include/decode.cuh has the rest.
+//
+//   // in flight: KERNELS  TILES  TILES MEANWHILE  SHARED
+//
+// in a source tells scripts/kernel-report how many tiles a warp has asked for at most, how many of them are still on their
+// way while it multiplies, and the bytes of dynamic shared memory that a launch asks for.
+#pragma once
+#include "decode.cuh"
+
+// The product's loop over other tiles, for up to 4 N tokens.
+template <class Tiles, int N> DEVICE void lab_product(const MatmulDecodeParams &p) {
+    SHARED(ClassSums, sums, [2][2]);
+    prefetch_weights<OneKind<Tiles>>(p);
+    await_inputs();
+    decode<OneKind<Tiles>, N>(p, sums);
+}
