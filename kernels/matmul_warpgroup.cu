@@ -7,7 +7,7 @@
 // matmul_warpgroup_<format>: 128 rows and 64 tokens a block. Grid (ceil(n_rows / 128), ceil(n_tokens / 64)), 384 threads: the
 // third warpgroup copies blocks of columns into a ring of stages, the first two take 64 rows each through all classes. A
 // warp has 16 rows, whose weights it turns into digits (digits.cuh) in registers, 32 columns at a time, while the tensor
-// cores work on the 32 before; the warpgroups take turns, so that one's other work falls into the other's products.
+// cores work on those before; the warpgroups take turns, so that one's other work falls into the other's products.
 // Bytes: the weights once for each 64 tokens, from a cache but for the first; activations 2 a value for each 128 rows.
 #include "digits.cuh"
 #include "epilogue.cuh"
@@ -104,7 +104,7 @@ DEVICE void multiply(const Digits &weights, const Stage<Digits> &stage, Accumula
         Digits::multiply_upper(upper, a_upper, b, group > 0);
         multiply_us(lower, a_lower, b, group > 0);
         commit_products();
-        wait_for_products<1>(); // the fragments before these may be overwritten
+        wait_for_products<2>(); // fragments but those of the last two groups may be overwritten
     }
 }
 

@@ -39,10 +39,10 @@ void Block::end_phase(uint64_t *barrier) {
     state.missing = state.count;
     state.parity ^= 1;
     store(barrier, state);
-    for (const uint32_t number : order) {
-        Thread &thread = *threads[number];
-        if (thread.state == State::AtBarrier && thread.barrier == barrier) release(&number, 1, false);
-    }
+    std::vector<uint32_t> numbers;
+    for (const uint32_t number : order)
+        if (threads[number]->state == State::AtBarrier && threads[number]->barrier == barrier) numbers.push_back(number);
+    release(numbers.data(), (uint32_t)numbers.size(), launch->shuffled && random() % 2);
 }
 
 void Block::wait_for(uint64_t *barrier, uint32_t parity) {

@@ -30,8 +30,8 @@ pub trait Launch: Device {
     /// How many multiprocessors run blocks side by side; at least 1.
     fn multiprocessors(&self) -> usize;
 
-    /// Whether the kernels with products of warpgroups are to be used: the device has them, and [`wants_warpgroups`] or who
-    /// made the device said so.
+    /// Whether the kernels with products of warpgroups are to be used: the device has them, and `WORKER_ORCD_WGMMA=1` or who
+    /// made the device asked for them.
     fn has_warpgroups(&self) -> bool {
         false
     }

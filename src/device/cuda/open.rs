@@ -203,9 +203,8 @@ pub(super) fn open(ordinal: usize) -> Result<Arc<Context>, CudaUnavailable> {
     let most_shared =
         attribute(device, sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
     let mut kernels = BTreeMap::new();
-    let for_all = MODULES.iter().map(|module| (module, module.kernels));
-    for (module, names) in for_all.filter(|(_, names)| !names.is_empty()) {
-        load(module, names, most_shared, &facts, &mut kernels)?;
+    for module in MODULES.iter().filter(|module| !module.kernels.is_empty()) {
+        load(module, module.kernels, most_shared, &facts, &mut kernels)?;
     }
     let has_warpgroups = wants_warpgroups() && load_warpgroups(most_shared, &facts, &mut kernels);
     let (free, total) = cuda.mem_get_info().map_err(failed("asking for its free memory"))?;

@@ -50,12 +50,12 @@ pub struct EmulatorOptions {
     pub n_threads: Option<usize>,
     /// Refuses one allocation: 0 for the first.
     pub fail_allocation: Option<u64>,
-    /// Has the kernels with products of warpgroups used, as [`EmulatorOptions::asked_for`] does where the environment says so.
+    /// Has the kernels with products of warpgroups used.
     pub warpgroups: bool,
 }
 
 impl EmulatorOptions {
-    /// Those that the environment asks for.
+    /// Those that the environment asks for: products of warpgroups with `WORKER_ORCD_WGMMA=1`.
     pub fn asked_for() -> Self {
         Self { warpgroups: wants_warpgroups(), ..Self::default() }
     }

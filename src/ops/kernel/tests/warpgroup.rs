@@ -92,7 +92,8 @@ fn the_largest_numbers_are_multiplied_exactly() {
         let shape = MatrixShape { format, n_rows: 32, n_cols: 512 };
         for (codes, scales) in [(0xff, 0xff), (0xff, 0x7f), (0x00, 0x80), (0x00, 0x7f), (0xa5, 0x81)] {
             for sign in [1.0_f32, -1.0] {
-                let end = |row: usize, column: usize| if column % 256 == 0 { 1.0 } else { ends[row % 4] };
+                let end =
+                    |row: usize, column: usize| if column.is_multiple_of(256) { 1.0 } else { ends[row % 4] };
                 let x = (0..12 * shape.n_cols).map(|i| sign * end(i / shape.n_cols, i % shape.n_cols));
                 let product = Product {
                     shape,
