@@ -8,7 +8,7 @@ use crate::ops::{Layout, Matrix, OpsError, Rows, expect, expect_room};
 use crate::quant::Format;
 
 use super::KernelOps;
-use super::matmul::{self, Input};
+use super::matmul::{self, Input, Order};
 use super::names::STRIP_ROWS;
 use super::params::{MatmulDecodeParams, MatmulPart, Planes};
 use super::workspace::Workspace;
@@ -109,7 +109,7 @@ impl<D: Launch> KernelOps<D> {
         expect("feed", "width", x.width, x.width.next_multiple_of(BLOCK_COLUMNS))?;
         expect_room("feed", x, n_tokens)?;
         workspace.forget_prepared();
-        let input = matmul::input(&self.device, x, 0..n_tokens, None, workspace)?;
+        let input = matmul::input(&self.device, x, 0..n_tokens, None, Order::Lanes, workspace)?;
         let halves = match variant.activations {
             Activations::Halves => Some(self.halves_of(input, x.width)?),
             _ => None,

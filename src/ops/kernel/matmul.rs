@@ -44,7 +44,7 @@ pub(super) enum Epilogue {
 
 /// The order of the codes in planes, as `planes.cuh` has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Order {
+pub(super) enum Order {
     /// By lanes: for the kernels of all GPUs.
     Lanes,
     /// In core matrices: for products of warpgroups.
@@ -53,7 +53,7 @@ enum Order {
 
 impl Order {
     /// The one that a projection of so many tokens wants.
-    fn of<D: Launch>(device: &D, projection: &Projection<D>, n_tokens: usize) -> Self {
+    pub(super) fn of<D: Launch>(device: &D, projection: &Projection<D>, n_tokens: usize) -> Self {
         let can = |part: &ProjectionPart<D>| {
             let tiles = kernels(part.matrix.shape.format).tiles.as_ref();
             part.matrix.layout == Layout::Tiles && tiles.is_some_and(|tiles| tiles.warpgroup.is_some())
@@ -97,14 +97,14 @@ fn grid(x: usize, y: usize) -> Grid {
     Grid { blocks: [x as u32, y as u32, 1], threads: THREADS, shared_bytes: 0 }
 }
 
-/// Rows of `x` in planes for a projection, times the weights of a norm where there is one: those that the operation before
-/// has left there, or made now.
+/// Rows of `x` in planes, times the weights of a norm where there is one: those that the operation before has left there,
+/// which are by lanes, or made now in `order`.
 pub(super) fn input<D: Launch>(
     device: &D,
     x: &Rows<D>,
     rows: std::ops::Range<usize>,
     norm: Option<&Norm<D>>,
-    projection: &Projection<D>,
+    order: Order,
     workspace: &mut Workspace<D>,
 ) -> Result<Input, DeviceError> {
     let n_tokens = rows.len();
@@ -114,12 +114,10 @@ pub(super) fn input<D: Launch>(
         norm: Next::new(norm).norm,
     };
     let eps = norm.map_or(0.0, |norm| norm.eps);
-    // What is prepared is of few rows, by lanes.
     if workspace.take_prepared(wanted) {
         let planes = workspace.planes(norm.is_some());
         return Ok(Input { planes, order: Order::Lanes, n_tokens, eps });
     }
-    let order = Order::of(device, projection, n_tokens);
     let planes = workspace.renew_planes(norm.is_some());
     let params = QuantizeParams {
         x: x.values.address(),

@@ -25,7 +25,7 @@ use super::{
 };
 
 use choice::Filters;
-use matmul::{Epilogue, Next};
+use matmul::{Epilogue, Next, Order};
 use names::{STRIP_ROWS, kernels, layout};
 use params::{EmbedParams, ReadParams, RepackParams};
 pub use workspace::Workspace;
@@ -272,7 +272,8 @@ impl<D: Launch> Ops for KernelOps<D> {
         expect("norm_project", "outputs", out.width, projection.n_rows())?;
         expect_room("norm_project", x, rows.end)?;
         expect_room("norm_project", out, rows.len())?;
-        let input = matmul::input(&self.device, x, rows, Some(norm), projection, workspace)?;
+        let order = Order::of(&self.device, projection, rows.len());
+        let input = matmul::input(&self.device, x, rows, Some(norm), order, workspace)?;
         Ok(matmul::project(&self.device, input, projection, Epilogue::Store, None, workspace, out)?)
     }
 
@@ -319,7 +320,8 @@ impl<D: Launch> Ops for KernelOps<D> {
         expect("project", "outputs", x.width, projection.n_rows())?;
         expect_room("project", a, n_rows)?;
         expect_room("project", x, n_rows)?;
-        let input = matmul::input(&self.device, a, 0..n_rows, None, projection, workspace)?;
+        let order = Order::of(&self.device, projection, n_rows);
+        let input = matmul::input(&self.device, a, 0..n_rows, None, order, workspace)?;
         let next = next_norm.map(|norm| Next::new(Some(norm)));
         Ok(matmul::project(&self.device, input, projection, Epilogue::Add, next, workspace, x)?)
     }
@@ -337,7 +339,8 @@ impl<D: Launch> Ops for KernelOps<D> {
         expect("norm_gate_up", "outputs", 2 * h.width, gate_up.n_rows())?;
         expect_room("norm_gate_up", x, n_rows)?;
         expect_room("norm_gate_up", h, n_rows)?;
-        let input = matmul::input(&self.device, x, 0..n_rows, Some(norm), gate_up, workspace)?;
+        let order = Order::of(&self.device, gate_up, n_rows);
+        let input = matmul::input(&self.device, x, 0..n_rows, Some(norm), order, workspace)?;
         matmul::gate_up(&self.device, input, gate_up, Some(Next::new::<D>(None)), workspace, h)
     }
 }
