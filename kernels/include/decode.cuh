@@ -153,10 +153,11 @@ template <class Kind, int N> DEVICE void decode(const MatmulDecodeParams &p, Cla
     }
 }
 
-template <class Kind> DEVICE void matmul_decode(const MatmulDecodeParams &p) {
+// For LEAST to MOST groups of four tokens.
+template <class Kind, int LEAST, int MOST = LEAST> DEVICE void matmul_decode(const MatmulDecodeParams &p) {
     SHARED(ClassSums, sums, [2][2]);
     prefetch_weights<Kind>(p);
     await_inputs();
-    if (p.n_tokens <= TILE_TOKENS) decode<Kind, 1>(p, sums);
-    else decode<Kind, 2>(p, sums);
+    if (LEAST == MOST || p.n_tokens <= LEAST * TILE_TOKENS) decode<Kind, LEAST>(p, sums);
+    else decode<Kind, MOST>(p, sums);
 }

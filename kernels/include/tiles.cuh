@@ -127,7 +127,7 @@ template <class Codes> struct AffineTiles {
         DigitSums<N> sums[S];
 #pragma unroll
         for (int group = 0; group < 8; group++) {
-            if (N > 2) __syncwarp(); // keeps the loads of later groups from filling the registers
+            if (N > 1) __syncwarp(); // keeps the loads of later groups from filling the registers
             uint32_t a[S][4];
             int scales[S][2];
 #pragma unroll
@@ -212,7 +212,7 @@ struct TilesQ6K {
         DigitSums<N> sums[S];
 #pragma unroll
         for (int group = 0; group < 8; group++) {
-            if (N > 2) __syncwarp(); // as above
+            if (N > 1) __syncwarp(); // as above
             uint32_t a[S][4];
             int of_group[S][2][2];
 #pragma unroll

@@ -78,5 +78,5 @@ template <int PLANES> struct DotTiles : TilesQ4K {
 
 // loop: lab_dot_.* 128
 // in flight: lab_dot_.* 1 0 0
-KERNEL_AHEAD(lab_dot_int8, MatmulDecodeParams, 256, 3) { lab_product<DotTiles<1>, 1>(p); }
-KERNEL_AHEAD(lab_dot_planes, MatmulDecodeParams, 256, 2) { lab_product<DotTiles<2>, 1>(p); }
+KERNEL_AHEAD(lab_dot_int8, MatmulDecodeParams, 256, 3) { matmul_decode<OneKind<DotTiles<1>>, 1>(p); }
+KERNEL_AHEAD(lab_dot_planes, MatmulDecodeParams, 256, 2) { matmul_decode<OneKind<DotTiles<2>>, 1>(p); }

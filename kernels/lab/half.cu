@@ -80,4 +80,4 @@ struct HalfTiles : TilesQ4K {
 
 // loop: lab_mma_half 128
 // in flight: lab_mma_half 1 0 0
-KERNEL_AHEAD(lab_mma_half, MatmulDecodeParams, 256, 2) { lab_product<HalfTiles, 2>(p); }
+KERNEL_AHEAD(lab_mma_half, MatmulDecodeParams, 256, 2) { matmul_decode<OneKind<HalfTiles>, 2>(p); }

@@ -6,11 +6,3 @@
 // way while it multiplies, and the bytes of dynamic shared memory that a launch asks for.
 #pragma once
 #include "decode.cuh"
-
-// The product's loop over other tiles, for up to 4 N tokens.
-template <class Tiles, int N> DEVICE void lab_product(const MatmulDecodeParams &p) {
-    SHARED(ClassSums, sums, [2][2]);
-    prefetch_weights<OneKind<Tiles>>(p);
-    await_inputs();
-    decode<OneKind<Tiles>, N>(p, sums);
-}

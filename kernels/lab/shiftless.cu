@@ -43,4 +43,4 @@ struct ShiftlessTiles : TilesQ4K {
 
 // loop: lab_mma_shiftless 128
 // in flight: lab_mma_shiftless 1 0 0
-KERNEL_AHEAD(lab_mma_shiftless, MatmulDecodeParams, 256, 2) { lab_product<ShiftlessTiles, 1>(p); }
+KERNEL_AHEAD(lab_mma_shiftless, MatmulDecodeParams, 256, 2) { matmul_decode<OneKind<ShiftlessTiles>, 1>(p); }

@@ -18,7 +18,7 @@ const WARPGROUP_ROWS: usize = 128;
 const WARPGROUP_TOKENS: usize = 64;
 const WARPGROUP_THREADS: u32 = 384;
 const WARPGROUP_SHARED_BYTES: u32 = 216 << 10;
-/// Blocks of the decode kernels that a multiprocessor runs side by side.
+/// Blocks of the decode kernels for any format or more tokens that a multiprocessor runs side by side.
 const DECODE_BLOCKS: usize = 2;
 /// Matrices that a launch of the decode kernels takes.
 const DECODE_PARTS: usize = 3;
@@ -212,13 +212,16 @@ fn decode<D: Launch>(
         params.next = workspace.next_planes(next.norm != 0);
         (params.next_norm, params.arrivals) = (next.norm, workspace.arrivals());
     }
-    let kernel = match &kernels(first.matrix.shape.format).tiles {
-        Some(tiles) if parts.iter().all(|part| part.is_of_a_kind_with(first)) => tiles.decode,
-        _ => DECODE_MIXED,
+    let (kernel, blocks) = match &kernels(first.matrix.shape.format).tiles {
+        Some(tiles) if parts.iter().all(|part| part.is_of_a_kind_with(first)) => match input.n_tokens {
+            0..=TILE_TOKENS => (tiles.decode, tiles.decode_blocks),
+            _ => (tiles.decode_wide, DECODE_BLOCKS),
+        },
+        _ => (DECODE_MIXED, DECODE_BLOCKS),
     };
     // As many blocks as run at a time, each with as many strips as the others.
     let n_strips = params.n_rows as usize / STRIP_ROWS;
-    let turns = n_strips.div_ceil(DECODE_BLOCKS * device.multiprocessors());
+    let turns = n_strips.div_ceil(blocks * device.multiprocessors());
     device.launch(kernel, grid(n_strips.div_ceil(turns.max(1)), 1), &params)?;
     match next {
         Some(Next { norm }) => {

@@ -14,7 +14,12 @@ pub(super) const DECODE_MIXED: &str = "matmul_decode_mixed";
 pub(super) struct TileKernels {
     /// A tile's columns; they divide a matrix's.
     pub columns: usize,
+    /// Of up to four tokens.
     pub decode: &'static str,
+    /// How many of its blocks a multiprocessor runs side by side.
+    pub decode_blocks: usize,
+    /// Of five to eight tokens.
+    pub decode_wide: &'static str,
     pub prefill: &'static str,
     /// Prefill with products of warpgroups, where the format's scales are integers.
     pub warpgroup: Option<&'static str>,
@@ -39,10 +44,12 @@ macro_rules! kernels {
     (@warpgroup $name:literal) => { None };
     (@warpgroup $name:literal warpgroups) => { Some(concat!("matmul_warpgroup_", $name)) };
     (@tiles $name:literal) => { None };
-    (@tiles $name:literal $columns:literal $($warpgroups:ident)?) => {
+    (@tiles $name:literal $columns:literal $blocks:literal $($warpgroups:ident)?) => {
         Some(TileKernels {
             columns: $columns,
             decode: concat!("matmul_decode_", $name),
+            decode_blocks: $blocks,
+            decode_wide: concat!("matmul_decode_wide_", $name),
             prefill: concat!("matmul_prefill_", $name),
             warpgroup: kernels!(@warpgroup $name $($warpgroups)?),
             embed: concat!("embed_tiles_", $name),
@@ -51,7 +58,7 @@ macro_rules! kernels {
             unpack: concat!("unpack_", $name),
         })
     };
-    ($($format:ident $name:literal $(tiles of $columns:literal columns $($warpgroups:ident)?)?;)*) => {
+    ($($format:ident $name:literal $(tiles of $columns:literal columns, $blocks:literal blocks $($warpgroups:ident)?)?;)*) => {
         /// The kernels of a format.
         pub(super) fn kernels(format: Format) -> &'static FormatKernels {
             match format {
@@ -59,7 +66,7 @@ macro_rules! kernels {
                     const ROW: FormatKernels = FormatKernels {
                         matmul: concat!("matmul_blocks_", $name),
                         embed: concat!("embed_", $name),
-                        tiles: kernels!(@tiles $name $($columns $($warpgroups)?)?),
+                        tiles: kernels!(@tiles $name $($columns $blocks $($warpgroups)?)?),
                     };
                     &ROW
                 })*
@@ -72,16 +79,16 @@ kernels! {
     F32 "f32";
     F16 "f16";
     BF16 "bf16";
-    Q4_0 "q4_0" tiles of 64 columns;
+    Q4_0 "q4_0" tiles of 64 columns, 4 blocks;
     Q4_1 "q4_1";
-    Q5_0 "q5_0" tiles of 64 columns;
+    Q5_0 "q5_0" tiles of 64 columns, 4 blocks;
     Q5_1 "q5_1";
-    Q8_0 "q8_0" tiles of 64 columns;
+    Q8_0 "q8_0" tiles of 64 columns, 3 blocks;
     Q2_K "q2_k";
     Q3_K "q3_k";
-    Q4_K "q4_k" tiles of 256 columns warpgroups;
-    Q5_K "q5_k" tiles of 256 columns warpgroups;
-    Q6_K "q6_k" tiles of 256 columns warpgroups;
+    Q4_K "q4_k" tiles of 256 columns, 4 blocks warpgroups;
+    Q5_K "q5_k" tiles of 256 columns, 4 blocks warpgroups;
+    Q6_K "q6_k" tiles of 256 columns, 4 blocks warpgroups;
     Q8_K "q8_k";
     IQ4_NL "iq4_nl";
     IQ4_XS "iq4_xs";
