@@ -24,6 +24,7 @@ KERNEL_AHEAD(matmul_decode_q8_0, MatmulDecodeParams, 256, 3) { matmul_decode<One
 KERNEL_AHEAD(matmul_decode_q4_0, MatmulDecodeParams, 256, 4) { matmul_decode<OneKind<TilesQ4>, 1>(p); }
 KERNEL_AHEAD(matmul_decode_q5_0, MatmulDecodeParams, 256, 4) { matmul_decode<OneKind<TilesQ5>, 1>(p); }
 // loop: matmul_decode_wide_.* 128
+// in flight: matmul_decode_(wide_)?q4_k 1 0 0
 KERNEL_AHEAD(matmul_decode_wide_q4_k, MatmulDecodeParams, 256, 2) { matmul_decode<OneKind<TilesQ4K>, 2>(p); }
 KERNEL_AHEAD(matmul_decode_wide_q5_k, MatmulDecodeParams, 256, 2) { matmul_decode<OneKind<TilesQ5K>, 2>(p); }
 KERNEL_AHEAD(matmul_decode_wide_q6_k, MatmulDecodeParams, 256, 2) { matmul_decode<OneKind<TilesQ6K>, 2>(p); }

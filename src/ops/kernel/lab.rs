@@ -44,8 +44,9 @@ const fn variant(kernel: &'static str, activations: Activations, tokens: usize) 
     Variant { kernel, activations, tokens, blocks: 2, shared_bytes: 0 }
 }
 
-/// The product's kernel, and its variants.
-pub const VARIANTS: [Variant; 9] = [
+/// The product's kernels, that for more tokens first, and their variants.
+pub const VARIANTS: [Variant; 10] = [
+    variant("matmul_decode_wide_q4_k", Activations::Planes, 8),
     Variant { blocks: 4, ..variant("matmul_decode_q4_k", Activations::Planes, 4) },
     Variant { blocks: 3, ..variant("lab_dot_int8", Activations::UpperPlane, 1) },
     variant("lab_dot_planes", Activations::Planes, 1),
