@@ -131,6 +131,33 @@ DEVICE int signed_byte(uint32_t word, int index) {
 #endif
 }
 
+// Four bytes of a pair of words, lowest first: a hexadecimal digit of the selector each, 0 to 3 of `first`, 4 to 7 of
+// `second`.
+DEVICE uint32_t pick_bytes(uint32_t first, uint32_t second, uint32_t selector) {
+#ifdef WORKER_ORCD_EMULATOR
+    const uint64_t bytes = (uint64_t)second << 32 | first;
+    uint32_t picked = 0;
+    for (int i = 0; i < 4; i++) picked |= (uint32_t)(uint8_t)(bytes >> 8 * (selector >> 4 * i & 7)) << 8 * i;
+    return picked;
+#else
+    return __byte_perm(first, second, selector);
+#endif
+}
+
+// Of each of two halves the larger magnitude; what is not a number is larger than all.
+DEVICE uint32_t larger_halves(uint32_t a, uint32_t b) {
+#ifdef WORKER_ORCD_EMULATOR
+    const uint32_t low = max(a & 0x7fff, b & 0x7fff), high = max(a & 0x7fff0000, b & 0x7fff0000);
+    return high | low;
+#else
+    uint32_t larger;
+    asm("{\n\t.reg .b32 a, b;\n\tabs.f16x2 a, %1;\n\tabs.f16x2 b, %2;\n\tmax.NaN.f16x2 %0, a, b;\n\t}"
+        : "=r"(larger)
+        : "r"(a), "r"(b));
+    return larger;
+#endif
+}
+
 // ---- integer products
 
 // sum += Σ a[i] · b[i] over four bytes: a unsigned, b signed.
@@ -202,6 +229,19 @@ DEVICE void mma_k32_ss(int (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
     asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
         : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(0));
+#endif
+}
+
+// The same, added to what `sums` holds.
+DEVICE void add_mma_k32_ss(int (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+#ifdef WORKER_ORCD_EMULATOR
+    int c[4];
+    emulator::mma<32, int8_t>(c, a, b0, b1);
+    for (int i = 0; i < 4; i++) sums[i] += c[i];
+#else
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 #endif
 }
 
