@@ -1,5 +1,5 @@
-// Causal attention of a few rows, each to its own sequence: softmax(q · k / sqrt(head_dim)) · v, f32 over a cache of f16
-// or f32. attend.cuh has the order of the sums.
+// Causal attention of a few rows, each to its own sequence: softmax(q · k / sqrt(head_dim)) · v over a cache of f16 or
+// f32. attend.cuh has the arithmetic and the order of the sums.
 //
 // attend_decode_*: a block takes a row, up to 8 query heads of a key head, and a split of 8 pages of the cache; each of
 // its 8 warps takes a page for all these heads, so keys and values are read once. It writes the split's partial result. The
@@ -7,7 +7,8 @@
 // of them for the next operation.
 //
 // Grid: (kv_heads · ceil(group / 8), n_splits, rows) with group = q_heads / kv_heads, 256 threads. Blocks whose split lies
-// beyond the row's position leave at once, so n_splits is any bound. Shared memory: DecodeShared, at most 91 KiB.
+// beyond the row's position leave at once, so n_splits is any bound. Shared memory: DecodeShared, at most 90 KiB.
+// Compiled for heads of up to 64, 96, 128 and 256 dimensions.
 // Bytes moved: keys and values of the row's positions once; head_dim + 2 floats for each head and split, out and in.
 #include "arrival.cuh"
 #include "attend.cuh"
@@ -15,9 +16,9 @@
 
 // The parts of the shared memory for n heads.
 struct DecodeShared {
-    Words2 *queries;  // [chunks], fragments
+    Words4 *queries;  // [chunks][upper and lower rows][lane]
     Words2 *scores;   // [pages][tiles][lane], of two positions
-    float *factors;   // [lane] of its query's scores
+    float *factors;   // [lane] what its query's scores are multiplied by
     float *outputs;   // [pages][n][head_dim]
     Mass *masses;     // [pages][n]
     Weights *weights; // [n][pages]
@@ -25,8 +26,8 @@ struct DecodeShared {
 
 DEVICE DecodeShared divide(uint8_t *shared, uint32_t n, uint32_t head_dim, int chunks) {
     DecodeShared parts;
-    parts.queries = reinterpret_cast<Words2 *>(shared);
-    parts.scores = parts.queries + chunks * FRAGMENT_WORDS;
+    parts.queries = reinterpret_cast<Words4 *>(shared);
+    parts.scores = reinterpret_cast<Words2 *>(parts.queries + chunks * 2 * WARP);
     parts.factors = reinterpret_cast<float *>(parts.scores + SPLIT_PAGES * TILES * WARP);
     parts.outputs = parts.factors + WARP;
     parts.masses = reinterpret_cast<Mass *>(parts.outputs + SPLIT_PAGES * n * head_dim);
@@ -41,23 +42,20 @@ DEVICE void score_page(const Element *keys, const DecodeShared &shared, uint32_t
     const int own = lane_index() / 4;
     const float factor = shared.factors[lane_index()];
     KeyTile<Element, CHUNKS> tile, next;
-    tile.load_key(keys + own * head_dim, own < n_valid, head_dim);
-#pragma unroll 1
+    tile.load_key(keys + own * head_dim, head_dim);
+#pragma unroll 2
     for (int first = 0; first < n_valid; first += TILE_POSITIONS) {
-        const int position = first + TILE_POSITIONS + own;
-        next.load_key(keys + position * head_dim, position < n_valid, head_dim);
+        const int position = min(first + TILE_POSITIONS, PAGE_TOKENS - TILE_POSITIONS) + own; // the last one again
+        next.load_key(keys + position * head_dim, head_dim);
         const float unit = tile.unit();
-        Products products;
+        auto rows = [&](int c) { return RowOperands(shared.queries + 2 * WARP * c + lane_index()); };
+        Products products(rows(0), tile.fragment(0, unit));
 #pragma unroll
-        for (int c = 0; c < CHUNKS; c++) {
-            const Fragment query = Fragment::load(shared.queries + c * FRAGMENT_WORDS + lane_index());
-            products.add(query, tile.fragment(c, unit));
-        }
+        for (int c = 1; c < CHUNKS; c++) products.add(rows(c), tile.fragment(c, unit));
         // The unit of position g is in lane 4g.
         const float units[2] = {shuffle(unit, 8 * part_of_lane()), shuffle(unit, 8 * part_of_lane() + 4)};
-        scores[first / TILE_POSITIONS * WARP] = {
-            bits_of(score_of(products, 0, factor, units[0])),
-            bits_of(score_of(products, 1, factor, units[1]))};
+        scores[first / TILE_POSITIONS * WARP] = {bits_of(score_of(products, 0, factor, units[0])),
+                                                 bits_of(score_of(products, 1, factor, units[1]))};
         tile = next;
     }
 }
@@ -68,7 +66,7 @@ DEVICE void weigh_half(const Element *values, const Words2 *weights, int half, i
                        bool is_head, float *output) {
     ValueQuad<Element> quads[2];
 #pragma unroll
-    for (int quad = 0; quad < 2; quad++) quads[quad].load_values(values, half, quad, n_valid, head_dim, dims);
+    for (int quad = 0; quad < 2; quad++) quads[quad].load_values(values, half, quad, head_dim, dims);
 #pragma unroll
     for (int quad = 0; quad < 2; quad++) quads[quad].find_units();
     const WeightedRows rows(weights, half, n_valid, [&](int i) { return quads[i / 4].units[i % 4]; });
@@ -206,7 +204,8 @@ template <typename Element, int WIDTH> DEVICE void attend_split(const AttendPara
         const float *query = p.qkv + (size_t)row * p.stride + (size_t)(first_head + head) * n.head_dim;
         Queries<CHUNKS> queries;
         queries.load_rows(query, head < n_heads, n.head_dim, p.scale);
-        for (int c = 0; c < CHUNKS; c++) queries.chunks[c].store(shared.queries + c * FRAGMENT_WORDS + lane_index());
+        for (int c = 0; c < CHUNKS; c++)
+            RowOperands(queries.chunks[c]).store(shared.queries + 2 * WARP * c + lane_index());
         shared.factors[lane_index()] = queries.factor;
     }
     __syncthreads();
@@ -228,7 +227,7 @@ template <typename Element, int WIDTH> DEVICE void attend_split(const AttendPara
 KERNEL(attend_decode_f16_d64, AttendParams, 256, 2) { attend_split<uint16_t, 64>(p); }
 KERNEL(attend_decode_f16_d96, AttendParams, 256, 2) { attend_split<uint16_t, 96>(p); }
 KERNEL(attend_decode_f16_d128, AttendParams, 256, 2) { attend_split<uint16_t, 128>(p); }
-KERNEL(attend_decode_f16_d256, AttendParams, 256, 2) { attend_split<uint16_t, 256>(p); }
+KERNEL(attend_decode_f16_d256, AttendParams, 256, 1) { attend_split<uint16_t, 256>(p); }
 KERNEL(attend_decode_f32_d64, AttendParams, 256, 1) { attend_split<float, 64>(p); }
 KERNEL(attend_decode_f32_d96, AttendParams, 256, 1) { attend_split<float, 96>(p); }
 KERNEL(attend_decode_f32_d128, AttendParams, 256, 1) { attend_split<float, 128>(p); }

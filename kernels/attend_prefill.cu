@@ -17,14 +17,14 @@ static_assert(WARPS == TILES);
 
 template <int WIDTH> struct TileLayout {
     static constexpr int CHUNKS = WIDTH / CHUNK, GROUPS = (WIDTH + GROUP - 1) / GROUP;
-    static constexpr int ROW_WARPS = WIDTH <= 128 ? WARPS : WARPS / 2; // warps that have rows
+    static constexpr int ROW_WARPS = WIDTH <= 128 ? WARPS : WARPS / 2; // that have rows; all turn keys and values
     static constexpr int STEPS = 4 * CHUNKS; // of eight dimensions
     static constexpr int FRAGMENTS = CHUNKS * TILES;
     static constexpr int OPERAND_BYTES = FRAGMENTS * FRAGMENT_WORDS * sizeof(Words2);
     static constexpr int WEIGHT_BYTES = ROW_WARPS * TILES * WARP * sizeof(Words2);
     static constexpr int SUM_BYTES = ROW_WARPS * ROWS * WIDTH * sizeof(float);
     static constexpr int BYTES = OPERAND_BYTES + WEIGHT_BYTES + SUM_BYTES + (1 + GROUPS) * PAGE_TOKENS * sizeof(float);
-    static_assert(FRAGMENTS == STEPS * HALVES && ROW_WARPS * ROWS * (ATTEND_TILE_ROWS / (ROW_WARPS * ROWS)) == ATTEND_TILE_ROWS);
+    static_assert(FRAGMENTS == STEPS * HALVES && ATTEND_TILE_ROWS % (ROW_WARPS * ROWS) == 0);
 };
 
 // The block's shared memory as a lane sees it.
@@ -45,16 +45,18 @@ template <int WIDTH> struct TileShared {
         key_units = reinterpret_cast<float *>(next + Layout::SUM_BYTES);
         value_units = key_units + PAGE_TOKENS;
     }
-    DEVICE Words2 *key(int tile, int chunk) const { return operands + (tile * Layout::CHUNKS + chunk) * FRAGMENT_WORDS; }
+    DEVICE Words2 *key(int tile, int chunk) const {
+        return operands + (tile * Layout::CHUNKS + chunk) * FRAGMENT_WORDS;
+    }
     DEVICE Words2 *value(int half, int step) const { return operands + (half * Layout::STEPS + step) * FRAGMENT_WORDS; }
 };
 
 // Turns a warp's tile of a page's keys into operands.
 template <typename Element, int WIDTH>
-DEVICE void turn_keys(const TileShared<WIDTH> &shared, const Element *page, int tile, int n_there, uint32_t head_dim) {
+DEVICE void turn_keys(const TileShared<WIDTH> &shared, const Element *page, int tile, uint32_t head_dim) {
     const int position = tile * TILE_POSITIONS + lane_index() / 4;
     KeyTile<Element, WIDTH / CHUNK> keys;
-    keys.load_key(page + position * head_dim, position < n_there, head_dim);
+    keys.load_key(page + position * head_dim, head_dim);
     const float unit = keys.unit();
     if (part_of_lane() == 0) shared.key_units[position] = unit;
 #pragma unroll
@@ -63,11 +65,11 @@ DEVICE void turn_keys(const TileShared<WIDTH> &shared, const Element *page, int 
 
 // Turns sixteen positions of a page's values, a group of dimensions.
 template <typename Element, int WIDTH>
-DEVICE void turn_values(const TileShared<WIDTH> &shared, const Element *page, int group, int half, int quad, int n_there,
+DEVICE void turn_values(const TileShared<WIDTH> &shared, const Element *page, int group, int half, int quad,
                         uint32_t head_dim) {
     ValueQuad<Element> values;
     const int first = GROUP * group;
-    values.load_values(page + first, half, quad, n_there, head_dim, (int)head_dim - first);
+    values.load_values(page + first, half, quad, head_dim, (int)head_dim - first);
     values.find_units();
     if (query_of_lane() == 0)
 #pragma unroll
@@ -103,9 +105,9 @@ template <int WIDTH> struct WarpRows {
         for (int tile = 0; tile < TILES; tile++) {
             p[2 * tile] = p[2 * tile + 1] = 0.0f;
             if (tile * TILE_POSITIONS >= n_most) continue;
-            Products products;
+            Products products(queries.chunks[0], Fragment::load(shared.key(tile, 0)));
 #pragma unroll
-            for (int c = 0; c < Layout::CHUNKS; c++)
+            for (int c = 1; c < Layout::CHUNKS; c++)
                 products.add(queries.chunks[c], Fragment::load(shared.key(tile, c)));
 #pragma unroll
             for (int i = 0; i < 2; i++) {
@@ -179,8 +181,9 @@ template <typename Element, int WIDTH> DEVICE void attend_tile(const AttendParam
     const int warp = uniform_warp_index();
     // The longest tiles first, so that no block is left with one at the end.
     const uint32_t tile = p.n_tiles - 1 - blockIdx.x, head = blockIdx.y, head_dim = p.heads.head_dim;
-    const uint32_t first_row = p.tiles[2 * tile] + blockIdx.z * Layout::ROW_WARPS * ROWS;
-    const int n_rows = min((int)(p.tiles[2 * tile + 1] - blockIdx.z * Layout::ROW_WARPS * ROWS), Layout::ROW_WARPS * ROWS);
+    constexpr int MOST_ROWS = Layout::ROW_WARPS * ROWS;
+    const uint32_t skipped = blockIdx.z * MOST_ROWS, first_row = p.tiles[2 * tile] + skipped;
+    const int n_rows = min((int)(p.tiles[2 * tile + 1] - skipped), MOST_ROWS);
     if (n_rows <= 0) return;
     const uint32_t kv_head = head / (p.heads.q_heads / p.heads.kv_heads);
     const int position = p.tables.positions[first_row], last_position = position + n_rows - 1;
@@ -191,23 +194,23 @@ template <typename Element, int WIDTH> DEVICE void attend_tile(const AttendParam
     const bool has_rows = first < n_rows;
     float *out = row < n_rows ? p.out + (size_t)(first_row + row) * p.out_stride + head * head_dim : nullptr;
     WarpRows<WIDTH> rows = {TileShared<WIDTH>(memory, warp), position + min(row, n_rows - 1), out};
-    rows.queries.load_rows(p.qkv + (size_t)(first_row + row) * p.stride + (size_t)head * head_dim, row < n_rows, head_dim,
-                           p.scale);
+    const float *query = p.qkv + (size_t)(first_row + row) * p.stride + (size_t)head * head_dim;
+    rows.queries.load_rows(query, row < n_rows, head_dim, p.scale);
 
     for (int page = 0; page * PAGE_TOKENS <= last_position; page++) {
         const uint32_t at = page_at(p.tables, first_row, page);
         auto valid = [&](int last) { return min(last + 1 - page * PAGE_TOKENS, PAGE_TOKENS); };
-        const int n_there = valid(last_position), n_most = valid(last_of_warp), n_valid = valid(rows.position);
+        const int n_most = valid(last_of_warp), n_valid = valid(rows.position);
         const bool is_taken = has_rows && n_most > 0;
 
-        turn_keys(rows.shared, page_of<Element>(p.cache.keys, p.heads, at, kv_head), warp, n_there, head_dim);
+        turn_keys(rows.shared, page_of<Element>(p.cache.keys, p.heads, at, kv_head), warp, head_dim);
         __syncthreads();
         if (is_taken) rows.score_page(n_most, n_valid);
         __syncthreads(); // keys are done with
         const Element *values = page_of<Element>(p.cache.values, p.heads, at, kv_head);
 #pragma unroll 1
         for (int part = warp; part < Layout::GROUPS * HALVES * 2; part += WARPS)
-            turn_values(rows.shared, values, part / (2 * HALVES), part / 2 % HALVES, part % 2, n_there, head_dim);
+            turn_values(rows.shared, values, part / (2 * HALVES), part / 2 % HALVES, part % 2, head_dim);
         __syncthreads();
         if (is_taken) {
             rows.add_page(page % SPLIT_PAGES == 0, n_most, n_valid);

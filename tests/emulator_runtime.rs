@@ -124,9 +124,10 @@ fn products_are_those_of_three_loops() {
         (0..128).map(|i| element(i / 8, i % 8)).collect()
     };
     let signed_of: fn(u8) -> i32 = |byte| i32::from(byte.cast_signed());
-    let expected = [product(32, i32::from), product(32, signed_of), product(16, signed_of)].concat();
+    let twice = product(32, signed_of).into_iter().map(|sum| 2 * sum).collect();
+    let expected = [product(32, i32::from), product(32, signed_of), product(16, signed_of), twice].concat();
     for device in [poisoned(true), shuffled(5)] {
-        let out = run(&device, "selftest_products", grid(32), &words, 0, 384).unwrap();
+        let out = run(&device, "selftest_products", grid(32), &words, 0, 512).unwrap();
         assert_eq!(bytemuck::cast_slice::<u32, i32>(&out), expected);
     }
 }

@@ -24,7 +24,7 @@ KERNEL(selftest_shuffles, SelftestParams, 1024, 1) {
     p.out[blockDim.x + threadIdx.x] = shuffle(value, (lane_index() + p.n) % WARP);
 }
 
-// out[16][8] = a[16][K] · b[8][K] of bytes, for three kinds of product; in holds a, then b, four columns a word.
+// out[16][8] = a[16][K] · b[8][K] of bytes, for three kinds of product and twice the second; in holds a, then b, four columns a word.
 DEVICE void store_product(const SelftestParams &p, int kind, const int (&c)[4]) {
     const int g = lane_index() / 4, t = lane_index() % 4;
     for (int i = 0; i < 4; i++) p.out[128 * kind + (g + i / 2 * 8) * 8 + 2 * t + i % 2] = c[i];
@@ -39,6 +39,8 @@ KERNEL(selftest_products, SelftestParams, 32, 1) {
     store_product(p, 0, c);
     mma_k32_ss(c, a, b[g * 8 + t], b[g * 8 + 4 + t]);
     store_product(p, 1, c);
+    add_mma_k32_ss(c, a, b[g * 8 + t], b[g * 8 + 4 + t]);
+    store_product(p, 3, c);
     mma_k16_ss(c, a[0], a[1], b[g * 8 + t]);
     store_product(p, 2, c);
 }

@@ -1,17 +1,18 @@
 // Attention's arithmetic, which decode and prefill share: each function has one order of operations, and together they
 // make a row's bits the same in both.
 //
-// Dot products are exact sums of products in fixed point (digits.cuh). A query has one unit; so has the key of a position,
-// and its value (one for each GROUP of dimensions): codes depend on nothing but the number's own vector. A warp takes
-// up to 8 queries and a page (64 positions):
+// Dot products are sums of products in fixed point (digits.cuh). A query has one unit, so has the key of a position, and
+// its value has one for each GROUP of dimensions: codes depend on nothing but the number's own vector. A warp takes up to
+// 8 queries and a page (64 positions):
 //   score = q · k · scale: an integer sum over the head's dimensions, turned into a single once
 //   m = the largest score, p = e^(score - m), l = Σ p
 //   o = Σ p · v: p times the unit of v, in fixed point with one unit for each row, 32 positions and GROUP dimensions: an
 //   integer sum over 32 positions; the first 32 positions, then the others
 // Pages of a split are combined in order, then splits in order, and the row's result is o / l:
 //   m' = max(m1, m2),  l' = l1 · e^(m1 - m') + l2 · e^(m2 - m'),  o' likewise; the first partial is taken as it is.
-// A page holds at least one position up to the row's own; what lies beyond that one has no part in any sum. A key or a
-// value (of GROUP dimensions) with an infinity in it, or with what is not a number, makes results that are not numbers.
+// A page holds at least one position up to the row's own; what lies beyond that one is read and has no part in any sum.
+// A key or a value (GROUP dimensions of it) with an infinity in it, or with what is not a number, makes results that are
+// not numbers.
 //
 // With g = lane / 4 and t = lane % 4, a lane has query g and
 //   of a tile of 8 positions the scores of positions 2t and 2t + 1
@@ -38,6 +39,29 @@ DEVICE int part_of_lane() { return lane_index() % 4; }
 DEVICE uint32_t largest_of_parts(uint32_t value) {
     value = max(value, shuffle_xor(value, 1));
     return max(value, shuffle_xor(value, 2));
+}
+
+// The largest of the eight lanes that have a position's value, of four positions.
+DEVICE void largest_of_queries(const Largest<float> (&of_lane)[4], uint32_t (&bits)[4]) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        bits[i] = of_lane[i].word;
+#pragma unroll
+        for (int mask = 4; mask < WARP; mask *= 2) bits[i] = max(bits[i], shuffle_xor(bits[i], mask));
+    }
+}
+
+// Halves go two positions in a word.
+DEVICE void largest_of_queries(const Largest<uint16_t> (&of_lane)[4], uint32_t (&bits)[4]) {
+#pragma unroll
+    for (int i = 0; i < 4; i += 2) {
+        const uint32_t a = of_lane[i].word, b = of_lane[i + 1].word;
+        uint32_t both = larger_halves(pick_bytes(a, b, 0x5410), pick_bytes(a, b, 0x7632));
+#pragma unroll
+        for (int mask = 4; mask < WARP; mask *= 2) both = larger_halves(both, shuffle_xor(both, mask));
+        bits[i] = bits_of(half_to_float((uint16_t)both));
+        bits[i + 1] = bits_of(half_to_float((uint16_t)(both >> 16)));
+    }
 }
 
 // ---- scores
@@ -69,11 +93,11 @@ template <int CHUNKS> struct Queries {
 template <typename Element, int CHUNKS> struct KeyTile {
     Pack<Element, VECTOR> chunks[CHUNKS];
 
-    DEVICE void load_key(const Element *key, bool is_there, uint32_t head_dim) {
+    DEVICE void load_key(const Element *key, uint32_t head_dim) {
 #pragma unroll
         for (int c = 0; c < CHUNKS; c++) {
             const uint32_t d = CHUNK * c + VECTOR * part_of_lane();
-            chunks[c].load(key + d, is_there && d < head_dim);
+            chunks[c].load(key + d, d < head_dim);
         }
     }
     DEVICE float unit() const {
@@ -175,29 +199,26 @@ template <typename Element> struct ValueQuad {
     Pack<Element, 4> values[4][GROUP_CHUNKS];
     float units[4];
 
-    // Quad `quad` (0 or 1) of a half; `page` begins at the group's first dimension, of which the head has `dims` from there.
-    DEVICE void load_values(const Element *page, int half, int quad, int n_there, uint32_t head_dim, int dims) {
+    // Quad `quad` (0 or 1) of a half; `page` begins at the group's first dimension, from which on the head has `dims`.
+    DEVICE void load_values(const Element *page, int half, int quad, uint32_t head_dim, int dims) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            const int position = position_of(half, 4 * quad + i);
+            const Element *value = page + (position_of(half, 4 * quad + i) * head_dim + 4 * query_of_lane());
 #pragma unroll
-            for (int c = 0; c < GROUP_CHUNKS; c++) {
-                const int d = CHUNK * c + 4 * query_of_lane();
-                values[i][c].load(page + position * head_dim + d, position < n_there && d < dims);
-            }
+            for (int c = 0; c < GROUP_CHUNKS; c++)
+                values[i][c].load(value + CHUNK * c, CHUNK * c + 4 * query_of_lane() < dims);
         }
     }
     DEVICE void find_units() {
+        Largest<Element> largest[4];
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            Largest<Element> largest;
+        for (int i = 0; i < 4; i++)
 #pragma unroll
-            for (int c = 0; c < GROUP_CHUNKS; c++) largest.add(values[i][c]);
-            uint32_t bits = largest.bits();
+            for (int c = 0; c < GROUP_CHUNKS; c++) largest[i].add(values[i][c]);
+        uint32_t bits[4];
+        largest_of_queries(largest, bits);
 #pragma unroll
-            for (int mask = 4; mask < WARP; mask *= 2) bits = max(bits, shuffle_xor(bits, mask));
-            units[i] = unit_of(bits);
-        }
+        for (int i = 0; i < 4; i++) units[i] = unit_of(bits[i]);
     }
     // Digits of the four positions' dimension 32c + 4g + i.
     DEVICE Digits digits(int c, int i) const {
@@ -209,11 +230,10 @@ template <typename Element> struct ValueQuad {
     }
 };
 
-// Σ p · v over a half of a page: `values` is the second operand whose column g is dimension 4g + i of 32; the lane's results
-// are those of dimensions 8t + i and 8t + 4 + i. The second half adds to what the first one gave.
+// Σ p · v over a half of a page: `values` is the second operand whose column g is dimension 4g + i of 32; the lane's
+// results are those of dimensions 8t + i and 8t + 4 + i. The second half adds to what the first one gave.
 DEVICE void weigh_values(const WeightedRows &rows, const Fragment &values, bool is_first, float &o, float &o_beyond) {
-    Products products;
-    products.add(rows.rows, values);
+    const Products products(rows.rows, values);
     o = is_first ? products.sum(0) * rows.factor : fmaf(products.sum(0), rows.factor, o);
     o_beyond = is_first ? products.sum(1) * rows.factor : fmaf(products.sum(1), rows.factor, o_beyond);
 }

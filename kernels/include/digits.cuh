@@ -8,15 +8,17 @@
 #include "platform.cuh"
 
 // The unit for numbers up to a magnitude, given as its bits: the power of two at or below it, or the next one where the
-// digits would not fit. Numbers all below 2^-100 count as zeros, with a unit of 0. Where there is an infinity among them or
-// what is not a number, the unit is not a number, and makes all that it is multiplied by the same.
+// digits would not fit. Numbers all below 2^-100 count as zeros, with a unit of 0. Where there is an infinity among them
+// or what is not a number, the unit is not a number, and makes all that it is multiplied by the same.
 DEVICE float unit_of(uint32_t largest) {
-    const uint32_t exponent = (largest + (1 << 17)) >> 23; // codes stay below 127 · 2^16
-    return float_of(exponent >= 255 ? 0x7fffffff : exponent < 27 ? 0 : exponent << 23);
+    // Times 1 + 2^-6, so that codes stay below 127 · 2^16.
+    const uint32_t exponent = bits_of(float_of(largest) * 1.015625f) & 0x7f800000;
+    const float unit = float_of(exponent < 27 << 23 ? 0 : exponent);
+    return fmaf(unit, 0.0f, unit); // infinity becomes what is not a number
 }
 
-// What takes a number under this unit to an integer below 2^22 in magnitude: 2^21 / unit. Where there is no such unit it takes
-// finite numbers to 0.
+// What takes a number under this unit to an integer below 2^22 in magnitude: 2^21 / unit. For a unit of 0 it is too small
+// to matter.
 DEVICE float inverse_of(float unit) { return float_of((275u << 23) - bits_of(unit)); }
 
 // What sums of products of codes are multiplied by, besides both units.
@@ -27,7 +29,7 @@ struct Digits {
     uint32_t high, middle, low;
 };
 
-// A number's code in the lower 24 bits, with 128 added to the two lower digits, so that bytes of it are digits from -128 on.
+// A number's code in the lower 24 bits, with 128 added to the two lower digits: its bytes are then digits from -128 on.
 DEVICE uint32_t code_of(float x, float inverse) {
     constexpr float INTEGERS = 12582912.0f; // 1.5 · 2^23: a sum with it is an integer, in the lower bits
     return 2 * bits_of(fmaf(x, inverse, INTEGERS)) + 0x808080; // 2 · 2^22 leave the lower 24 bits
@@ -65,23 +67,46 @@ DEVICE Fragment fragment_of(const float (&x)[8], float inverse) {
     return {digits_of(codes[0]), digits_of(codes[1])};
 }
 
-// Sums of products of rows of the first operand (a lane holds its row g) and columns of the second, on the tensor cores.
-// The 16 rows of an mma are the high and the middle digits of eight rows.
-struct Products {
-    int high[4] = {}, middle[4] = {}, low[4] = {128, 128}; // by digits of the second operand; 128 rounds
+// Eight rows as first operands, whose 16 rows are high and middle digits, then low ones and nothing.
+struct RowOperands {
+    uint32_t upper[4], lower[4];
 
-    // Adds products over 32 columns, but those of a low digit with a middle or a low one.
-    DEVICE void add(const Fragment &a, const Fragment &b) {
-        const uint32_t upper[4] = {a.first.high, a.first.middle, a.second.high, a.second.middle};
-        const uint32_t lower[4] = {a.first.low, 0, a.second.low, 0};
-        add_mma_k32_ss(high, upper, b.first.high, b.second.high);
-        add_mma_k32_ss(middle, upper, b.first.middle, b.second.middle);
-        add_mma_k32_ss(low, upper, b.first.low, b.second.low);
-        add_mma_k32_ss(low, lower, b.first.high, b.second.high);
+    DEVICE RowOperands(const Fragment &a)
+        : upper{a.first.high, a.first.middle, a.second.high, a.second.middle}, lower{a.first.low, 0, a.second.low, 0} {}
+
+    // In shared memory the upper rows of all lanes come first.
+    DEVICE explicit RowOperands(const Words4 *from) {
+        const Words4 first = from[0], then = from[WARP];
+        upper[0] = first.x, upper[1] = first.y, upper[2] = first.z, upper[3] = first.w;
+        lower[0] = then.x, lower[1] = then.y, lower[2] = then.z, lower[3] = then.w;
+    }
+    DEVICE void store(Words4 *into) const {
+        into[0] = {upper[0], upper[1], upper[2], upper[3]};
+        into[WARP] = {lower[0], lower[1], lower[2], lower[3]};
+    }
+};
+
+// Sums of products of rows (a lane has row g) and columns, on the tensor cores.
+struct Products {
+    int high[4], middle[4], low[4]; // by digits of the second operand
+
+    // Products over 32 columns, but those of a low digit with a middle or a low one.
+    DEVICE Products(const RowOperands &a, const Fragment &b) {
+        mma_k32_ss(high, a.upper, b.first.high, b.second.high);
+        mma_k32_ss(middle, a.upper, b.first.middle, b.second.middle);
+        mma_k32_ss(low, a.upper, b.first.low, b.second.low);
+        add_mma_k32_ss(low, a.lower, b.first.high, b.second.high);
+    }
+    // Adds 32 more.
+    DEVICE void add(const RowOperands &a, const Fragment &b) {
+        add_mma_k32_ss(high, a.upper, b.first.high, b.second.high);
+        add_mma_k32_ss(middle, a.upper, b.first.middle, b.second.middle);
+        add_mma_k32_ss(low, a.upper, b.first.low, b.second.low);
+        add_mma_k32_ss(low, a.lower, b.first.high, b.second.high);
     }
     // The sum of row g and column 2t + i, to be multiplied by both units. Up to 256 columns fit an integer.
     DEVICE float sum(int i) const {
-        const int thousands = 256 * high[i] + (middle[i] + high[i + 2]) + ((low[i] + middle[i + 2]) >> 8);
-        return (float)thousands;
+        const int lowest = low[i] + middle[i + 2] + 128; // 128 rounds
+        return (float)(256 * high[i] + (middle[i] + high[i + 2]) + (lowest >> 8));
     }
 };

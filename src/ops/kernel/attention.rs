@@ -133,7 +133,7 @@ fn prefill_shared_bytes(width: usize) -> usize {
 fn decode_shared_bytes(n_heads: usize, head_dim: usize, width: usize) -> usize {
     let (scores, merge_floats) = (ATTEND_HEADS * PAGE_TOKENS, 2 + 2);
     let page_floats = scores + n_heads * (head_dim + merge_floats);
-    DIGITS * ATTEND_HEADS * width + 4 * (32 + SPLIT_PAGES * page_floats)
+    4 * (ATTEND_HEADS * width + 32 + SPLIT_PAGES * page_floats)
 }
 
 /// The largest head that the kernels take.
