@@ -17,7 +17,7 @@
 // The parts of the shared memory for n heads.
 struct DecodeShared {
     Words4 *queries;  // [chunks][upper and lower rows][lane]
-    Words2 *scores;   // [pages][tiles][lane], of two positions
+    Words2 *scores;   // [pages][tiles][lane], of two positions; then their weights
     float *factors;   // [lane] what its query's scores are multiplied by
     float *outputs;   // [pages][n][head_dim]
     Mass *masses;     // [pages][n]
