@@ -1,5 +1,5 @@
-// Causal attention of a few rows, each to its own sequence: softmax(q · k / sqrt(head_dim)) · v, f32 over a cache of f16
-// or f32. attend.cuh has the order of the sums.
+// Causal attention of a few rows, each to its own sequence: softmax(q · k / sqrt(head_dim)) · v over a cache of f16 or
+// f32. attend.cuh has the arithmetic and the order of the sums.
 //
 // attend_decode_*: a block takes a row, up to 8 query heads of a key head, and a split of 8 pages of the cache; each of
 // its 8 warps takes a page for all these heads, so keys and values are read once. It writes the split's partial result. The
@@ -7,7 +7,8 @@
 // of them for the next operation.
 //
 // Grid: (kv_heads · ceil(group / 8), n_splits, rows) with group = q_heads / kv_heads, 256 threads. Blocks whose split lies
-// beyond the row's position leave at once, so n_splits is any bound. Shared memory: DecodeShared, at most 91 KiB.
+// beyond the row's position leave at once, so n_splits is any bound. Shared memory: DecodeShared, at most 90 KiB.
+// Compiled for heads of up to 64, 96, 128 and 256 dimensions.
 // Bytes moved: keys and values of the row's positions once; head_dim + 2 floats for each head and split, out and in.
 #include "arrival.cuh"
 #include "attend.cuh"
@@ -15,101 +16,92 @@
 
 // The parts of the shared memory for n heads.
 struct DecodeShared {
-    float *queries;   // [n][head_dim]
+    Words4 *queries;  // [chunks][upper and lower rows][lane]
+    Words2 *scores;   // [pages][tiles][lane], of two positions; then their weights
+    float *factors;   // [lane] what its query's scores are multiplied by
     float *outputs;   // [pages][n][head_dim]
-    float *scores;    // [pages][n][64]
     Mass *masses;     // [pages][n]
     Weights *weights; // [n][pages]
 };
 
-DEVICE DecodeShared divide(uint8_t *shared, uint32_t n, uint32_t head_dim) {
+DEVICE DecodeShared divide(uint8_t *shared, uint32_t n, uint32_t head_dim, int chunks) {
     DecodeShared parts;
-    parts.queries = reinterpret_cast<float *>(shared);
-    parts.outputs = parts.queries + n * head_dim;
-    parts.scores = parts.outputs + SPLIT_PAGES * n * head_dim;
-    parts.masses = reinterpret_cast<Mass *>(parts.scores + SPLIT_PAGES * n * PAGE_TOKENS);
+    parts.queries = reinterpret_cast<Words4 *>(shared);
+    parts.scores = reinterpret_cast<Words2 *>(parts.queries + chunks * 2 * WARP);
+    parts.factors = reinterpret_cast<float *>(parts.scores + SPLIT_PAGES * TILES * WARP);
+    parts.outputs = parts.factors + WARP;
+    parts.masses = reinterpret_cast<Mass *>(parts.outputs + SPLIT_PAGES * n * head_dim);
     parts.weights = reinterpret_cast<Weights *>(parts.masses + SPLIT_PAGES * n);
     return parts;
 }
 
-// scores[head][position] = scale · q · k over a page. A lane has a quarter of the dot products of four positions at a
-// time for all heads: a key's vector is read once, a query's from shared memory for four positions.
-template <typename Element>
-DEVICE void score(const Element *keys, const float *queries, uint32_t head_dim, int n_valid, int n_heads, float scale,
-                  float *scores) {
-    constexpr int POSITIONS = 4;
-    const int quarter = lane_index() % QUARTERS, place = lane_index() / QUARTERS;
-    for (int first = 0; first < n_valid; first += POSITIONS * STEP_POSITIONS) {
-        float sums[POSITIONS][ATTEND_HEADS] = {};
-#pragma unroll 1
-        for (uint32_t d = quarter * VECTOR; d < head_dim; d += QUARTERS * VECTOR) {
-            float k[POSITIONS][VECTOR] = {};
+// The lane's scores of a page. A tile's keys are on their way while those of the one before are multiplied.
+template <typename Element, int CHUNKS>
+DEVICE void score_page(const Element *keys, const DecodeShared &shared, uint32_t head_dim, int n_valid,
+                       Words2 *scores) {
+    const int own = lane_index() / 4;
+    const float factor = shared.factors[lane_index()];
+    KeyTile<Element, CHUNKS> tile, next;
+    tile.load_key(keys + own * head_dim, head_dim);
+#pragma unroll 2
+    for (int first = 0; first < n_valid; first += TILE_POSITIONS) {
+        const int position = min(first + TILE_POSITIONS, PAGE_TOKENS - TILE_POSITIONS) + own; // the last one again
+        next.load_key(keys + position * head_dim, head_dim);
+        const float unit = tile.unit();
+        auto rows = [&](int c) { return RowOperands(shared.queries + 2 * WARP * c + lane_index()); };
+        Products products(rows(0), tile.fragment(0, unit));
 #pragma unroll
-            for (int i = 0; i < POSITIONS; i++) {
-                const int position = first + i * STEP_POSITIONS + place;
-                if (position < n_valid) load(keys + position * head_dim + d, k[i]);
-            }
-#pragma unroll
-            for (int head = 0; head < ATTEND_HEADS; head++) {
-                if (head >= n_heads) break;
-                float q[VECTOR];
-                load(queries + head * head_dim + d, q);
-#pragma unroll
-                for (int i = 0; i < POSITIONS; i++) sums[i][head] = dot(q, k[i], sums[i][head]);
-            }
-        }
-#pragma unroll
-        for (int head = 0; head < ATTEND_HEADS; head++) {
-            if (head >= n_heads) break;
-#pragma unroll
-            for (int i = 0; i < POSITIONS; i++) {
-                const float sum = sum_of_quarters(sums[i][head]);
-                if (quarter == i) scores[head * PAGE_TOKENS + first + i * STEP_POSITIONS + place] = scale * sum;
-            }
-        }
+        for (int c = 1; c < CHUNKS; c++) products.add(rows(c), tile.fragment(c, unit));
+        // The unit of position g is in lane 4g.
+        const float units[2] = {shuffle(unit, 8 * part_of_lane()), shuffle(unit, 8 * part_of_lane() + 4)};
+        scores[first / TILE_POSITIONS * WARP] = {bits_of(score_of(products, 0, factor, units[0])),
+                                                 bits_of(score_of(products, 1, factor, units[1]))};
+        tile = next;
     }
 }
 
-// N positions' part of o for all heads; a lane has four dimensions.
-template <int N, typename Element>
-DEVICE void add_values(const Element *values, uint32_t head_dim, const float *scores, int n_heads,
-                       float (&o)[ATTEND_HEADS][4]) {
-    float v[N][4];
+// Σ p · v of half a page for all heads, a group of dimensions.
+template <typename Element>
+DEVICE void weigh_half(const Element *values, const Words2 *weights, int half, int n_valid, uint32_t head_dim, int dims,
+                       bool is_head, float *output) {
+    ValueQuad<Element> quads[2];
 #pragma unroll
-    for (int i = 0; i < N; i++) load(values + i * head_dim, v[i]);
+    for (int quad = 0; quad < 2; quad++) quads[quad].load_values(values, half, quad, head_dim, dims);
 #pragma unroll
-    for (int head = 0; head < ATTEND_HEADS; head++) {
-        if (head >= n_heads) break;
-        float p[N];
-        load(scores + head * PAGE_TOKENS, p);
+    for (int quad = 0; quad < 2; quad++) quads[quad].find_units();
+    const WeightedRows rows(weights, half, n_valid, [&](int i) { return quads[i / 4].units[i % 4]; });
 #pragma unroll
-        for (int i = 0; i < N; i++)
+    for (int c = 0; c < GROUP_CHUNKS; c++) {
+        if (CHUNK * c >= dims) break;
+        const int d = CHUNK * c + VECTOR * part_of_lane();
+        const bool is_mine = is_head && d < dims;
+        float o[VECTOR] = {};
+        if (half > 0 && is_mine) load(output + d, o);
 #pragma unroll
-            for (int j = 0; j < 4; j++) o[head][j] = fmaf(p[i], v[i][j], o[head][j]);
+        for (int i = 0; i < 4; i++)
+            weigh_values(rows, {quads[0].digits(c, i), quads[1].digits(c, i)}, half == 0, o[i], o[4 + i]);
+        if (is_mine) store(output + d, o);
     }
 }
 
-// outputs[head][d] = Σ p · v over a page, in the order of positions.
-template <typename Element>
-DEVICE void weigh_values(const Element *values, uint32_t head_dim, int n_valid, int n_heads, const float *scores,
-                         float *outputs) {
-    constexpr int POSITIONS = 8;
-    for (uint32_t d = lane_index() * 4; d < head_dim; d += WARP * 4) {
-        float o[ATTEND_HEADS][4] = {};
-        int position = 0;
+// A warp's work: page `page` of the block's split, for all heads.
+template <typename Element, int CHUNKS>
+DEVICE void attend_page(const Element *keys, const Element *values, const DecodeShared &shared, int page,
+                        uint32_t head_dim, int n_valid, int n_heads) {
+    Words2 *scores = shared.scores + page * TILES * WARP + lane_index();
+    score_page<Element, CHUNKS>(keys, shared, head_dim, n_valid, scores);
+    float p[LANE_SCORES];
+    load_weights(scores, p); // as far as there are positions, a lane reads what it wrote
+    const int head = query_of_lane();
+    const Mass mass = weigh(p, n_valid);
+    if (head < n_heads && part_of_lane() == 0) shared.masses[page * n_heads + head] = mass;
+    store_weights(scores, p);
+    float *output = shared.outputs + (page * n_heads + head) * head_dim;
+    for (int first = 0; first < (int)head_dim; first += GROUP)
 #pragma unroll 1
-        for (; position + POSITIONS <= n_valid; position += POSITIONS)
-            add_values<POSITIONS>(values + position * head_dim + d, head_dim, scores + position, n_heads, o);
-#pragma unroll 1
-        for (; position < n_valid; position++)
-            add_values<1>(values + position * head_dim + d, head_dim, scores + position, n_heads, o);
-#pragma unroll
-        for (int head = 0; head < ATTEND_HEADS; head++) {
-            if (head >= n_heads) break;
-#pragma unroll
-            for (int j = 0; j < 4; j++) outputs[head * head_dim + d + j] = o[head][j];
-        }
-    }
+        for (int half = 0; CHUNK * half < n_valid; half++)
+            weigh_half(values + first, scores, half, n_valid, head_dim, (int)head_dim - first, head < n_heads,
+                       output + first);
 }
 
 // Combines the block's pages and writes the split's partial result; `partials` are those of the block's first head.
@@ -195,7 +187,7 @@ DEVICE void combine_finished(const AttendParams &p, const Part &part, uint32_t r
         if (done >> i & 1) combine_splits(p, row, first + i, n_splits);
 }
 
-template <typename Element> DEVICE void attend_split(const AttendParams &p) {
+template <typename Element, int WIDTH> DEVICE void attend_split(const AttendParams &p) {
     DYNAMIC_SHARED(memory);
     const HeadCounts &n = p.heads;
     const Part part(n, blockIdx.x);
@@ -204,27 +196,26 @@ template <typename Element> DEVICE void attend_split(const AttendParams &p) {
     const uint32_t position = p.tables.positions[row], last_page = position / PAGE_TOKENS;
     if (split * SPLIT_PAGES > last_page) return;
 
-    const DecodeShared shared = divide(memory, n_heads, n.head_dim);
-    const float *queries = p.qkv + (size_t)row * p.stride + (size_t)first_head * n.head_dim;
-    for (uint32_t i = threadIdx.x; i < n_heads * n.head_dim; i += blockDim.x) shared.queries[i] = queries[i];
-    __syncthreads();
-
+    constexpr int CHUNKS = WIDTH / CHUNK;
+    const DecodeShared shared = divide(memory, n_heads, n.head_dim, CHUNKS);
     const int warp = uniform_warp_index();
+    if (warp == 0) {
+        const int head = query_of_lane();
+        const float *query = p.qkv + (size_t)row * p.stride + (size_t)(first_head + head) * n.head_dim;
+        Queries<CHUNKS> queries;
+        queries.load_rows(query, head < n_heads, n.head_dim, p.scale);
+        for (int c = 0; c < CHUNKS; c++)
+            RowOperands(queries.chunks[c]).store(shared.queries + 2 * WARP * c + lane_index());
+        shared.factors[lane_index()] = queries.factor;
+    }
+    __syncthreads();
     const uint32_t page = split * SPLIT_PAGES + warp;
     if (page <= last_page) {
         const uint32_t at = page_at(p.tables, row, page);
         const int n_valid = min(position + 1 - page * PAGE_TOKENS, (uint32_t)PAGE_TOKENS);
-        float *scores = shared.scores + warp * n_heads * PAGE_TOKENS;
-        score(page_of<Element>(p.cache.keys, n, at, kv_head), shared.queries, n.head_dim, n_valid, n_heads, p.scale,
-              scores);
-        __syncwarp();
-        for (int head = 0; head < n_heads; head++) {
-            const Mass mass = weigh(scores + head * PAGE_TOKENS, n_valid);
-            if (lane_index() == 0) shared.masses[warp * n_heads + head] = mass;
-        }
-        __syncwarp();
-        weigh_values(page_of<Element>(p.cache.values, n, at, kv_head), n.head_dim, n_valid, n_heads, scores,
-                     shared.outputs + warp * n_heads * n.head_dim);
+        attend_page<Element, CHUNKS>(page_of<Element>(p.cache.keys, n, at, kv_head),
+                                    page_of<Element>(p.cache.values, n, at, kv_head), shared, warp, n.head_dim, n_valid,
+                                    n_heads);
     }
     __syncthreads();
     const int n_pages = min(last_page - split * SPLIT_PAGES + 1, (uint32_t)SPLIT_PAGES);
@@ -233,5 +224,11 @@ template <typename Element> DEVICE void attend_split(const AttendParams &p) {
     combine_finished(p, part, row, last_page / SPLIT_PAGES + 1);
 }
 
-KERNEL(attend_decode_f16, AttendParams, 256, 2) { attend_split<uint16_t>(p); }
-KERNEL(attend_decode_f32, AttendParams, 256, 2) { attend_split<float>(p); }
+KERNEL(attend_decode_f16_d64, AttendParams, 256, 2) { attend_split<uint16_t, 64>(p); }
+KERNEL(attend_decode_f16_d96, AttendParams, 256, 2) { attend_split<uint16_t, 96>(p); }
+KERNEL(attend_decode_f16_d128, AttendParams, 256, 2) { attend_split<uint16_t, 128>(p); }
+KERNEL(attend_decode_f16_d256, AttendParams, 256, 1) { attend_split<uint16_t, 256>(p); }
+KERNEL(attend_decode_f32_d64, AttendParams, 256, 1) { attend_split<float, 64>(p); }
+KERNEL(attend_decode_f32_d96, AttendParams, 256, 1) { attend_split<float, 96>(p); }
+KERNEL(attend_decode_f32_d128, AttendParams, 256, 1) { attend_split<float, 128>(p); }
+KERNEL(attend_decode_f32_d256, AttendParams, 256, 1) { attend_split<float, 256>(p); }

@@ -6,10 +6,10 @@
 //
 // matmul_warpgroup_<format>: 128 rows and 64 tokens a block. Grid (ceil(n_rows / 128), ceil(n_tokens / 64)), 384 threads: the
 // third warpgroup copies blocks of columns into a ring of stages, the first two take 64 rows each through all classes. A
-// warp has 16 rows, whose weights it turns into digits (digits.cuh) in registers, 32 columns at a time, while the tensor
+// warp has 16 rows, whose weights it turns into digits (weight_digits.cuh) in registers, 32 columns at a time, while the tensor
 // cores work on those before; the warpgroups take turns, so that one's other work falls into the other's products.
 // Bytes: the weights once for each 64 tokens, from a cache but for the first; activations 2 a value for each 128 rows.
-#include "digits.cuh"
+#include "weight_digits.cuh"
 #include "epilogue.cuh"
 #include "params.cuh"
 #include "strips.cuh"

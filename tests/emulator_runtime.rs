@@ -131,9 +131,11 @@ fn products_are_those_of_three_loops() {
         (16, unsigned, signed),
         (16, unsigned, unsigned),
     ];
-    let expected = kinds.map(|(k, a_of, b_of)| product(k, a_of, b_of)).concat();
+    let twice = product(32, signed, signed).into_iter().map(|sum| 2 * sum).collect();
+    let products = kinds.map(|(k, a_of, b_of)| product(k, a_of, b_of));
+    let expected = [products.concat(), twice].concat();
     for device in [poisoned(true), shuffled(5)] {
-        let out = run(&device, "selftest_products", grid(32), &words, 0, 640).unwrap();
+        let out = run(&device, "selftest_products", grid(32), &words, 0, 768).unwrap();
         assert_eq!(bytemuck::cast_slice::<u32, i32>(&out), expected);
     }
 }

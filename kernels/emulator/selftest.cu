@@ -25,7 +25,7 @@ KERNEL(selftest_shuffles, SelftestParams, 1024, 1) {
     p.out[blockDim.x + threadIdx.x] = shuffle(value, (lane_index() + p.n) % WARP);
 }
 
-// out[16][8] = a[16][K] · b[8][K] of bytes, for five kinds of product; in holds a, then b, four columns a word.
+// out[16][8] = a[16][K] · b[8][K] of bytes, for five kinds of product and twice the second; in holds a, then b, four columns a word.
 DEVICE void store_product(const SelftestParams &p, int kind, const int (&c)[4]) {
     const int g = lane_index() / 4, t = lane_index() % 4;
     for (int i = 0; i < 4; i++) p.out[128 * kind + (g + i / 2 * 8) * 8 + 2 * t + i % 2] = c[i];
@@ -46,6 +46,9 @@ KERNEL(selftest_products, SelftestParams, 32, 1) {
     store_product(p, 3, c);
     mma_k16_uu(c, a[0], a[1], b[g * 8 + t]);
     store_product(p, 4, c);
+    mma_k32_ss(c, a, b[g * 8 + t], b[g * 8 + 4 + t]);
+    add_mma_k32_ss(c, a, b[g * 8 + t], b[g * 8 + 4 + t]);
+    store_product(p, 5, c);
 }
 
 // out[i] = the float of half i, and its upper half the half of in[i], for i < n.

@@ -21,22 +21,58 @@ template <typename Word, int N> struct alignas(sizeof(Word) * N) Vector {
     Word at[N];
 };
 
-// N elements at a multiple of their own size or of 16 bytes, in as few loads as can be.
+// N singles at a multiple of 16 bytes.
 template <int N> DEVICE void load(const float *from, float (&values)[N]) {
-    constexpr int WIDTH = N < 4 ? N : 4;
 #pragma unroll
-    for (int part = 0; part < N / WIDTH; part++) {
-        const Vector<float, WIDTH> vector = reinterpret_cast<const Vector<float, WIDTH> *>(from)[part];
+    for (int part = 0; part < N / 4; part++) {
+        const Vector<float, 4> vector = reinterpret_cast<const Vector<float, 4> *>(from)[part];
 #pragma unroll
-        for (int i = 0; i < WIDTH; i++) values[part * WIDTH + i] = vector.at[i];
+        for (int i = 0; i < 4; i++) values[4 * part + i] = vector.at[i];
     }
 }
 
-template <int N> DEVICE void load(const uint16_t *from, float (&values)[N]) {
-    const Vector<uint32_t, N / 2> vector = *reinterpret_cast<const Vector<uint32_t, N / 2> *>(from);
+template <int N> DEVICE void store(float *into, const float (&values)[N]) {
 #pragma unroll
-    for (int i = 0; i < N / 2; i++) {
-        values[2 * i] = half_to_float((uint16_t)vector.at[i]);
-        values[2 * i + 1] = half_to_float((uint16_t)(vector.at[i] >> 16));
+    for (int part = 0; part < N / 4; part++) {
+        Vector<float, 4> vector;
+#pragma unroll
+        for (int i = 0; i < 4; i++) vector.at[i] = values[4 * part + i];
+        reinterpret_cast<Vector<float, 4> *>(into)[part] = vector;
     }
 }
+
+// N elements as the cache holds them, at a multiple of their size or of 16 bytes.
+template <typename Element, int N> struct Pack {
+    static constexpr int WORDS = N * sizeof(Element) / 4, WIDTH = WORDS < 4 ? WORDS : 4;
+    uint32_t words[WORDS];
+
+    DEVICE void load(const Element *from, bool is_there) {
+#pragma unroll
+        for (int part = 0; part < WORDS / WIDTH; part++) {
+            Vector<uint32_t, WIDTH> vector = {};
+            if (is_there) vector = reinterpret_cast<const Vector<uint32_t, WIDTH> *>(from)[part];
+#pragma unroll
+            for (int i = 0; i < WIDTH; i++) words[WIDTH * part + i] = vector.at[i];
+        }
+    }
+    DEVICE float at(int i) const {
+        if constexpr (sizeof(Element) == 4) return float_of(words[i]);
+        return half_to_float((uint16_t)(words[i / 2] >> 16 * (i % 2)));
+    }
+};
+
+// The largest magnitude of packs of elements; what is not a number is larger than all.
+template <typename Element> struct Largest {
+    uint32_t word = 0; // of a single, or of two halves
+
+    template <int N> DEVICE void add(const Pack<Element, N> &pack) {
+#pragma unroll
+        for (uint32_t other : pack.words)
+            word = sizeof(Element) == 4 ? max(word, other & 0x7fffffff) : larger_halves(word, other);
+    }
+    // As the bits of a single.
+    DEVICE uint32_t bits() const {
+        if constexpr (sizeof(Element) == 4) return word;
+        return bits_of(half_to_float((uint16_t)larger_halves(word, word >> 16)));
+    }
+};

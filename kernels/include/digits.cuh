@@ -1,126 +1,112 @@
-// Weights times their integer scales as two digits of eight bits, q · scale = 256 · upper + lower, one struct per tile
-// format. A sum of products over all of a block of 256 columns then needs nothing between its groups: the tensor cores add
-// digit by digit, and
+// Numbers as fixed point in three signed bytes: x = unit · (65536 · high + 256 · middle + low) / 2^22, for numbers that
+// share a unit, a power of two. Products of two such numbers are sums of products of bytes, which the tensor cores make
+// exactly.
 //
-//   Σ q · scale · code = 256 · Σ upper · code + Σ lower · code
-//
-// are the integers of tiles.cuh, but for the power of two that its codes carry: a block's terms have the same bits.
-//
-//   Q4_K  q ≤ 15, scale ≤ 63: at most 945       Q5_K  q ≤ 31, scale ≤ 63: at most 1953     both digits unsigned
-//   Q6_K  q - 32 in -32..31, scale in -128..127: -4064..4096                               lower unsigned, upper signed
-//
-// `fragments(group, ...)` answers a lane's part of both digits for 32 columns as an mma's first operand; `multiply_upper` is
-// the product that upper digits want. `terms(activations, n, values, terms)` answers the terms of tiles.cuh for rows g and
-// g + 8, of the two rows' values (value_of()). Every lane of the warp takes part.
+// A number is rounded once, to a multiple of unit / 2^21, ties to even: an error of at most 2^-22 of the largest number
+// under the unit. Halves down to 2^-11 of the largest are exact.
 #pragma once
-#include "hopper.cuh"
-#include "tiles.cuh"
+#include "platform.cuh"
 
-// The digits of four products, of the bytes of `codes` with one scale; `offset` is added to both halves of a word.
-DEVICE void split(uint32_t codes, uint32_t scale, uint32_t offset, uint32_t &upper, uint32_t &lower) {
-    const uint32_t even = (codes & 0x00ff00ff) * scale + offset;
-    const uint32_t odd = select_bytes(codes, 0, 0x4341) * scale + offset;
-    upper = select_bytes(even, odd, 0x7351);
-    lower = select_bytes(even, odd, 0x6240);
+// The unit for numbers up to a magnitude, given as its bits: the power of two at or below it, or the next one where the
+// digits would not fit. Numbers all below 2^-100 count as zeros, with a unit of 0. Where there is an infinity among them
+// or what is not a number, the unit is not a number, and makes all that it is multiplied by the same.
+DEVICE float unit_of(uint32_t largest) {
+    // Times 1 + 2^-6, so that codes stay below 127 · 2^16.
+    const uint32_t exponent = bits_of(float_of(largest) * 1.015625f) & 0x7f800000;
+    const float unit = float_of(exponent < 27 << 23 ? 0 : exponent);
+    return fmaf(unit, 0.0f, unit); // infinity becomes what is not a number
 }
 
-// The two sums as one number of 256 columns, as DigitSums has it.
-DEVICE float value_of(int high, int low) {
-    DigitSums<1> sums;
-    sums.high[0][0] = high;
-    sums.low[0][0] = low;
-    return sums.value(0, 0);
+// What takes a number under this unit to an integer below 2^22 in magnitude: 2^21 / unit. For a unit of 0 it is too small
+// to matter.
+DEVICE float inverse_of(float unit) { return float_of((275u << 23) - bits_of(unit)); }
+
+// What sums of products of codes are multiplied by, besides both units.
+constexpr float PRODUCT_UNIT = 9.53674316e-7f; // 2^-20
+
+// A digit each of four numbers.
+struct Digits {
+    uint32_t high, middle, low;
+};
+
+// A number's code in the lower 24 bits, with 128 added to the two lower digits: its bytes are then digits from -128 on.
+DEVICE uint32_t code_of(float x, float inverse) {
+    constexpr float INTEGERS = 12582912.0f; // 1.5 · 2^23: a sum with it is an integer, in the lower bits
+    return 2 * bits_of(fmaf(x, inverse, INTEGERS)) + 0x808080; // 2 · 2^22 leave the lower 24 bits
 }
 
-// ---- Q4_K and Q5_K
+DEVICE Digits digits_of(const uint32_t (&codes)[4]) {
+    const uint32_t first = select_bytes(codes[0], codes[1], 0x5140), second = select_bytes(codes[2], codes[3], 0x5140);
+    const uint32_t third = select_bytes(codes[0], codes[1], 0x0062), fourth = select_bytes(codes[2], codes[3], 0x0062);
+    return {select_bytes(third, fourth, 0x5410), select_bytes(first, second, 0x7632) ^ 0x80808080,
+            select_bytes(first, second, 0x5410) ^ 0x80808080};
+}
 
-struct NibblesQ4K {
-    using Layout = LayoutQ4K;
+// Digits of eight numbers, as both tensor core operands have them: four neighbours in the columns 4t .. 4t + 3, four in
+// 16 + 4t on.
+struct Fragment {
+    Digits first, second;
 
-    // The codes of a group: a byte each.
-    DEVICE static void codes(const uint8_t *tile, int group, uint32_t (&q)[4]) {
-        const Words4 v = words(tile)[WARP * (group / 2) + lane_index()];
-        const uint32_t word[4] = {v.x, v.y, v.z, v.w};
+    // In shared memory the high digits of all lanes come first, then the middle and the low ones.
+    DEVICE static Fragment load(const Words2 *from) {
+        const Words2 high = from[0], middle = from[WARP], low = from[2 * WARP];
+        return {{high.x, middle.x, low.x}, {high.y, middle.y, low.y}};
+    }
+    DEVICE void store(Words2 *into) const {
+        into[0] = {first.high, second.high};
+        into[WARP] = {first.middle, second.middle};
+        into[2 * WARP] = {first.low, second.low};
+    }
+};
+constexpr int FRAGMENT_WORDS = 3 * WARP; // pairs of them
+
+DEVICE Fragment fragment_of(const float (&x)[8], float inverse) {
+    uint32_t codes[2][4];
 #pragma unroll
-        for (int i = 0; i < 4; i++) q[i] = (group % 2 ? word[i] >> 4 : word[i]) & 0x0f0f0f0f;
+    for (int i = 0; i < 8; i++) codes[i / 4][i % 4] = code_of(x[i], inverse);
+    return {digits_of(codes[0]), digits_of(codes[1])};
+}
+
+// Eight rows as first operands, whose 16 rows are high and middle digits, then low ones and nothing.
+struct RowOperands {
+    uint32_t upper[4], lower[4];
+
+    DEVICE RowOperands(const Fragment &a)
+        : upper{a.first.high, a.first.middle, a.second.high, a.second.middle}, lower{a.first.low, 0, a.second.low, 0} {}
+
+    // In shared memory the upper rows of all lanes come first.
+    DEVICE explicit RowOperands(const Words4 *from) {
+        const Words4 first = from[0], then = from[WARP];
+        upper[0] = first.x, upper[1] = first.y, upper[2] = first.z, upper[3] = first.w;
+        lower[0] = then.x, lower[1] = then.y, lower[2] = then.z, lower[3] = then.w;
+    }
+    DEVICE void store(Words4 *into) const {
+        into[0] = {upper[0], upper[1], upper[2], upper[3]};
+        into[WARP] = {lower[0], lower[1], lower[2], lower[3]};
     }
 };
 
-struct NibblesQ5K {
-    using Layout = LayoutQ5K;
+// Sums of products of rows (a lane has row g) and columns, on the tensor cores.
+struct Products {
+    int high[4], middle[4], low[4]; // by digits of the second operand
 
-    DEVICE static void codes(const uint8_t *tile, int group, uint32_t (&q)[4]) {
-        const Words4 v = words(tile)[WARP * (group / 2) + lane_index()], f = words(tile + Layout::HIGH)[lane_index()];
-        const uint32_t word[4] = {v.x, v.y, v.z, v.w}, fifth[4] = {f.x, f.y, f.z, f.w};
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const uint32_t bits = group < 4 ? fifth[i] << (4 - group) : fifth[i] >> (group - 4);
-            q[i] = ((group % 2 ? word[i] >> 4 : word[i]) & 0x0f0f0f0f) | (bits & 0x10101010);
-        }
+    // Products over 32 columns, but those of a low digit with a middle or a low one.
+    DEVICE Products(const RowOperands &a, const Fragment &b) {
+        mma_k32_ss(high, a.upper, b.first.high, b.second.high);
+        mma_k32_ss(middle, a.upper, b.first.middle, b.second.middle);
+        mma_k32_ss(low, a.upper, b.first.low, b.second.low);
+        add_mma_k32_ss(low, a.lower, b.first.high, b.second.high);
     }
-};
-
-template <class Nibbles> struct AffineDigits {
-    using Layout = typename Nibbles::Layout;
-    const uint8_t *tile;
-    AffineScales rows[2];
-
-    DEVICE explicit AffineDigits(const uint8_t *tile) : tile(tile) {
-#pragma unroll
-        for (int r = 0; r < 2; r++) rows[r].load(words(tile + Layout::SCALES)[lane_index() / 4 + 8 * r]);
+    // Adds 32 more.
+    DEVICE void add(const RowOperands &a, const Fragment &b) {
+        add_mma_k32_ss(high, a.upper, b.first.high, b.second.high);
+        add_mma_k32_ss(middle, a.upper, b.first.middle, b.second.middle);
+        add_mma_k32_ss(low, a.upper, b.first.low, b.second.low);
+        add_mma_k32_ss(low, a.lower, b.first.high, b.second.high);
     }
-    DEVICE void fragments(int group, uint32_t (&upper)[4], uint32_t (&lower)[4]) const {
-        uint32_t q[4];
-        Nibbles::codes(tile, group, q);
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            split(q[i], unsigned_byte(rows[i % 2].scales[group / 4], group % 4), 0, upper[i], lower[i]);
-    }
-    DEVICE static void multiply_upper(Accumulators &c, const uint32_t (&a)[4], uint64_t b, bool adds) {
-        multiply_us(c, a, b, adds);
-    }
-    template <class Activations>
-    DEVICE void terms(const Activations &activations, int n, const float (&values)[2], float (&terms)[2]) const {
-        int minima[2];
-        sum_minima(rows, activations, n, minima);
-#pragma unroll
-        for (int r = 0; r < 2; r++) terms[r] = fmaf(rows[r].d(), values[r], -(rows[r].dmin() * (float)minima[r]));
-    }
-};
-
-using DigitsQ4K = AffineDigits<NibblesQ4K>;
-using DigitsQ5K = AffineDigits<NibblesQ5K>;
-
-// ---- Q6_K
-
-struct DigitsQ6K {
-    using Layout = LayoutQ6K;
-    const uint8_t *tile;
-
-    DEVICE explicit DigitsQ6K(const uint8_t *tile) : tile(tile) {}
-    DEVICE void fragments(int group, uint32_t (&upper)[4], uint32_t (&lower)[4]) const {
-        const int lane = lane_index(), half = group / 4, quarter = group % 4;
-        const Words4 v = words(tile)[WARP * (2 * half + quarter % 2) + lane];
-        const Words4 f = words(tile + Layout::HIGH)[WARP * half + lane];
-        const uint32_t word[4] = {v.x, v.y, v.z, v.w}, pair[4] = {f.x, f.y, f.z, f.w};
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const uint32_t bits = quarter < 2 ? pair[i] << (4 - 2 * quarter) : pair[i] >> (2 * quarter - 4);
-            const uint32_t q = ((quarter < 2 ? word[i] : word[i] >> 4) & 0x0f0f0f0f) | (bits & 0x30303030);
-            const int8_t *scales = (const int8_t *)(tile + Layout::SCALES) + STRIP_ROWS * (lane / 4 + 8 * (i % 2));
-            const uint32_t scale = (uint32_t)(int)scales[2 * group + i / 2];
-            // (q - 32) · scale + 2^15 in each half of a word is not negative, so that no half borrows from the other.
-            split(q, scale, 0x80008000 - 0x00200020 * scale, upper[i], lower[i]);
-            upper[i] ^= 0x80808080;
-        }
-    }
-    DEVICE static void multiply_upper(Accumulators &c, const uint32_t (&a)[4], uint64_t b, bool adds) {
-        multiply_ss(c, a, b, adds);
-    }
-    template <class Activations>
-    DEVICE void terms(const Activations &, int, const float (&values)[2], float (&terms)[2]) const {
-        const uint16_t *d = (const uint16_t *)(tile + Layout::SUPER_SCALES) + lane_index() / 4;
-#pragma unroll
-        for (int r = 0; r < 2; r++) terms[r] = half_to_float(d[8 * r]) * values[r];
+    // The sum of row g and column 2t + i, to be multiplied by both units. Up to 256 columns fit an integer.
+    DEVICE float sum(int i) const {
+        const int lowest = low[i] + middle[i + 2] + 128; // 128 rounds
+        return (float)(256 * high[i] + (middle[i] + high[i + 2]) + (lowest >> 8));
     }
 };

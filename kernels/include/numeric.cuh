@@ -3,11 +3,11 @@
 #include "platform.cuh"
 
 // e^x for x <= 0 (and as far up as 88), within 2 units in the last place: 2^n times a polynomial of the rest. Below -87
-// it is 0, so that nothing subnormal arises; exponential(0) is exactly 1.
+// it is 0, so that nothing subnormal arises; exponential(0) is exactly 1. What is not a number stays so. Without branches:
+// what is worked out beyond the bounds is not taken.
 DEVICE float exponential(float x) {
-    if (x < -87.0f) return 0.0f;
-    if (x > 88.0f) return INFINITY;
-    const float n = rintf(x * 1.44269504f);
+    constexpr float INTEGERS = 12582912.0f; // 1.5 · 2^23: a sum with it is rounded to an integer, in the lower bits
+    const float shifted = x * 1.44269504f + INTEGERS, n = shifted - INTEGERS;
     float r = fmaf(n, -0.693145752f, x); // the upper bits of ln 2: n times them is exact
     r = fmaf(n, -1.42860677e-6f, r);
     float p = 1.98756915e-4f;
@@ -17,7 +17,8 @@ DEVICE float exponential(float x) {
     p = fmaf(p, r, 1.66666655e-1f);
     p = fmaf(p, r, 5.00000012e-1f);
     p = fmaf(p * r, r, r) + 1.0f;
-    return p * float_of((uint32_t)((int)n + 127) << 23);
+    const float scaled = float_of(bits_of(p) + (bits_of(shifted) << 23));
+    return x < -87.0f ? 0.0f : x <= 88.0f ? scaled : x + INFINITY;
 }
 
 DEVICE float silu(float x) { return x / (1.0f + exponential(-x)); }

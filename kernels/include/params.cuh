@@ -125,7 +125,7 @@ constexpr int WARPGROUP_SHARED_BYTES = 216 << 10; // matmul_warpgroup
 
 constexpr int PAGE_TOKENS = 64;        // positions in a page of the cache
 constexpr int SPLIT_PAGES = 8;         // pages in a split of the cache: fixed, so that the order of sums is
-constexpr int ATTEND_TILE_ROWS = 32;   // rows of a sequence that a block of the prefill kernel takes together
+constexpr int ATTEND_TILE_ROWS = 64;   // rows of a sequence that a block of the prefill kernel takes together
 constexpr int ATTEND_HEADS = 8;        // query heads of one key head that a block of the decode kernel takes together
 constexpr int ROTATE_HEADS = 8;        // heads of a row that a block of the rotary kernel takes
 constexpr int MOST_HEAD_DIM = 256;

@@ -144,6 +144,20 @@ DEVICE uint32_t select_bytes(uint32_t a, uint32_t b, uint32_t selector) {
 #endif
 }
 
+// Of each of two halves the larger magnitude; what is not a number is larger than all.
+DEVICE uint32_t larger_halves(uint32_t a, uint32_t b) {
+#ifdef WORKER_ORCD_EMULATOR
+    const uint32_t low = max(a & 0x7fff, b & 0x7fff), high = max(a & 0x7fff0000, b & 0x7fff0000);
+    return high | low;
+#else
+    uint32_t larger;
+    asm("{\n\t.reg .b32 a, b;\n\tabs.f16x2 a, %1;\n\tabs.f16x2 b, %2;\n\tmax.NaN.f16x2 %0, a, b;\n\t}"
+        : "=r"(larger)
+        : "r"(a), "r"(b));
+    return larger;
+#endif
+}
+
 // ---- integer products
 
 // sum += Σ a[i] · b[i] over four bytes: a unsigned, b signed.
@@ -215,6 +229,19 @@ DEVICE void mma_k32_ss(int (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
     asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};"
         : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(0));
+#endif
+}
+
+// The same, added to what `sums` holds.
+DEVICE void add_mma_k32_ss(int (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+#ifdef WORKER_ORCD_EMULATOR
+    int c[4];
+    mma_k32_ss(c, a, b0, b1);
+    for (int i = 0; i < 4; i++) sums[i] += c[i];
+#else
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 #endif
 }
 

@@ -84,14 +84,14 @@ pub static BUDGETS: [Budget; 13] = [
         Some(Format::F16),
         None,
         [1e-5, 1e-4],
-        "keys and values are the same halves for both; sums of singles",
+        "keys and values are the same halves for both; scores of up to 20 with an error of 1e-6 each, under an exponential",
     ),
     row(
         Attend,
         None,
         None,
         [1e-5, 1e-4],
-        "scores of up to 20 with an error of 1e-7 each, under an exponential",
+        "scores of up to 20 with an error of 1e-6 each, under an exponential",
     ),
 ];
 

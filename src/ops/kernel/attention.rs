@@ -83,41 +83,57 @@ pub(super) fn rotate<D: Launch>(
     device.launch(kernel, grid([n_rows, blocks, 1], 0), &params)
 }
 
-/// The prefill kernel for a head size, and its shared memory in bytes: each is compiled for sizes up to a bound.
-fn prefill_kernel(format: Format, head_dim: usize) -> Option<(&'static str, usize)> {
-    let (width, half, single) = match head_dim {
-        0..=64 => (64, "attend_prefill_f16_d64", "attend_prefill_f32_d64"),
-        65..=96 => (96, "attend_prefill_f16_d96", "attend_prefill_f32_d96"),
-        97..=128 => (128, "attend_prefill_f16_d128", "attend_prefill_f32_d128"),
-        129..=MOST_HEAD_DIM => (256, "attend_prefill_f16_d256", "attend_prefill_f32_d256"),
-        _ => return None,
-    };
-    Some(match format {
-        Format::F16 => (half, prefill_shared_bytes(width, 2)),
-        _ => (single, prefill_shared_bytes(width, 4)),
-    })
+/// The kernels for a format of the cache and a head size: each is compiled for sizes up to a bound.
+struct Kernels {
+    decode: &'static str,
+    prefill: &'static str,
+    /// Dimensions that they are compiled for.
+    width: usize,
 }
 
-/// Queries and scores of a tile, and two stages of keys or values: `TileLayout::BYTES` of `attend_prefill.cu`.
-fn prefill_shared_bytes(width: usize, element_bytes: usize) -> usize {
-    let row_bytes = width * element_bytes;
-    let positions = match row_bytes {
-        0..=256 => PAGE_TOKENS,
-        257..=512 => PAGE_TOKENS / 2,
-        _ => PAGE_TOKENS / 4,
+macro_rules! kernels {
+    ($format:literal, $width:literal) => {
+        Kernels {
+            decode: concat!("attend_decode_", $format, "_d", $width),
+            prefill: concat!("attend_prefill_", $format, "_d", $width),
+            width: $width,
+        }
     };
-    let padding = match element_bytes {
-        4 => 16,
-        _ if row_bytes.is_multiple_of(128) => 64,
-        _ => 0,
-    };
-    4 * ATTEND_TILE_ROWS * (width + PAGE_TOKENS) + 2 * positions * (row_bytes + padding)
 }
 
-/// The decode kernels' shared memory in bytes: `DecodeShared` of `attend_decode.cu`.
-fn decode_shared_bytes(n_heads: usize, head_dim: usize) -> usize {
-    let (page_floats, merge_floats) = (head_dim + PAGE_TOKENS + 2, 2 * SPLIT_PAGES);
-    4 * n_heads * (head_dim + SPLIT_PAGES * page_floats + merge_floats)
+/// The kernels for heads of up to [`MOST_HEAD_DIM`] dimensions.
+fn kernels(format: Format, head_dim: usize) -> Kernels {
+    match (format, head_dim) {
+        (Format::F16, 0..=64) => kernels!("f16", 64),
+        (Format::F16, 65..=96) => kernels!("f16", 96),
+        (Format::F16, 97..=128) => kernels!("f16", 128),
+        (Format::F16, _) => kernels!("f16", 256),
+        (_, 0..=64) => kernels!("f32", 64),
+        (_, 65..=96) => kernels!("f32", 96),
+        (_, 97..=128) => kernels!("f32", 128),
+        (_, _) => kernels!("f32", 256),
+    }
+}
+
+/// Bytes of a number in fixed point.
+const DIGITS: usize = 3;
+
+/// Rows of a tile that a block of the prefill kernels takes together.
+fn prefill_rows(width: usize) -> usize {
+    if width <= 128 { ATTEND_TILE_ROWS } else { ATTEND_TILE_ROWS / 2 }
+}
+
+/// A page's keys or values, weights and weighted sums of rows, and units: `TileLayout::BYTES` of `attend_prefill.cu`.
+fn prefill_shared_bytes(width: usize) -> usize {
+    let (row_floats, units) = (PAGE_TOKENS + width, PAGE_TOKENS * (1 + width.div_ceil(64)));
+    DIGITS * PAGE_TOKENS * width + 4 * (prefill_rows(width) * row_floats + units)
+}
+
+/// Queries, scores and partial results of up to 8 heads: `DecodeShared` of `attend_decode.cu`.
+fn decode_shared_bytes(n_heads: usize, head_dim: usize, width: usize) -> usize {
+    let (scores, merge_floats) = (ATTEND_HEADS * PAGE_TOKENS, 2 + 2);
+    let page_floats = scores + n_heads * (head_dim + merge_floats);
+    4 * (ATTEND_HEADS * width + 32 + SPLIT_PAGES * page_floats)
 }
 
 /// The largest head that the kernels take.
@@ -152,19 +168,17 @@ pub(super) fn attend<D: Launch>(
         out_stride: out.stride() as u32,
         scale: 1.0 / (heads.head_dim as f32).sqrt(),
     };
-    match prefill_kernel(cache.format, heads.head_dim) {
-        Some((kernel, shared_bytes)) if n_rows > DECODE_ROWS => {
-            workspace.forget_prepared();
-            device.launch(kernel, grid([n_tiles as usize, heads.q_heads, 1], shared_bytes), &params)
-        }
-        _ => {
-            let kernel = if cache.format == Format::F16 { "attend_decode_f16" } else { "attend_decode_f32" };
-            let group = heads.q_heads / heads.kv_heads;
-            let blocks = [heads.kv_heads * group.div_ceil(ATTEND_HEADS), n_splits as usize, n_rows];
-            let shared_bytes = decode_shared_bytes(group.min(ATTEND_HEADS), heads.head_dim);
-            device.launch(kernel, grid(blocks, shared_bytes), &params)?;
-            workspace.set_prepared(Prepared { rows: params.out, n_rows, norm: 0 });
-            Ok(())
-        }
+    let kernels = kernels(cache.format, heads.head_dim);
+    if n_rows > DECODE_ROWS {
+        workspace.forget_prepared();
+        let blocks = [n_tiles as usize, heads.q_heads, ATTEND_TILE_ROWS / prefill_rows(kernels.width)];
+        device.launch(kernels.prefill, grid(blocks, prefill_shared_bytes(kernels.width)), &params)
+    } else {
+        let group = heads.q_heads / heads.kv_heads;
+        let blocks = [heads.kv_heads * group.div_ceil(ATTEND_HEADS), n_splits as usize, n_rows];
+        let shared_bytes = decode_shared_bytes(group.min(ATTEND_HEADS), heads.head_dim, kernels.width);
+        device.launch(kernels.decode, grid(blocks, shared_bytes), &params)?;
+        workspace.set_prepared(Prepared { rows: params.out, n_rows, norm: 0 });
+        Ok(())
     }
 }

@@ -20,7 +20,7 @@ pub(super) const SPLIT_PAGES: usize = 8;
 /// Positions in a split of the cache.
 const SPLIT_TOKENS: usize = SPLIT_PAGES * PAGE_TOKENS;
 /// Rows of one sequence that attention's prefill kernel takes together.
-pub(super) const ATTEND_TILE_ROWS: usize = 32;
+pub(super) const ATTEND_TILE_ROWS: usize = 64;
 
 /// Lengths of the parts, in bytes.
 #[derive(Debug, Clone, Copy)]

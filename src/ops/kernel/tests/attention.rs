@@ -11,7 +11,7 @@ use crate::quant::Format;
 use super::super::{KernelOps, Workspace, workspace::DECODE_ROWS};
 use super::{Random, relative_l2, rows};
 
-/// Sums of f32 products over up to 1500 positions.
+/// Scores and weighted values within 2^-22 of the largest products, over up to 1500 positions.
 const MOST_ERROR: f64 = 1e-5;
 
 const POISONED: EmulatorOptions = EmulatorOptions {
@@ -98,6 +98,13 @@ impl Sequence {
         self.heads.q_dim() + 2 * self.heads.kv_dim()
     }
 
+    /// How far a score may be off: each factor is rounded by 2^-22 of the largest beside it.
+    fn most_score_error(&self) -> f64 {
+        let largest = |values: &[f32]| values.iter().fold(0.0, |most: f64, &x| most.max(f64::from(x).abs()));
+        let head_dim = self.heads.head_dim as f64;
+        2.0 * largest(&self.keys) * largest(&self.qkv) * head_dim / head_dim.sqrt() / f64::from(1 << 22)
+    }
+
     /// What a row must give, in doubles.
     fn exact(&self, row: usize) -> Vec<f64> {
         let HeadShape { q_heads, kv_heads, head_dim } = self.heads;
@@ -178,28 +185,47 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
-/// Runs a sequence's rows through prefill, holds some to doubles, and all to the decode kernels' bits.
+/// The bits of a sequence's rows, which prefill gives together and decode eight at a time; all NaNs are one.
+fn bits_of_both_phases(name: &str, sequence: &Sequence, n_rows: usize) -> Vec<u32> {
+    assert!(n_rows > DECODE_ROWS, "{name}: not a case for prefill");
+    let device = EmulatorDevice::new(POISONED).unwrap();
+    let cache = sequence.cache(&device);
+    let run = |from: usize, n: usize| {
+        let qkv = &sequence.qkv[from * sequence.row_width()..];
+        let out = attend(&device, sequence.heads, &cache, &sequence.spans(from, &[n]), qkv);
+        bits(&out.into_iter().map(|x| if x.is_nan() { f32::NAN } else { x }).collect::<Vec<_>>())
+    };
+    let (together, q_dim) = (run(0, n_rows), sequence.heads.q_dim());
+    for first in (0..n_rows).step_by(DECODE_ROWS) {
+        let n = DECODE_ROWS.min(n_rows - first);
+        assert_eq!(
+            run(first, n),
+            together[first * q_dim..][..n * q_dim],
+            "{name}: decode of rows from {first} on"
+        );
+    }
+    together
+}
+
+/// Holds both phases to the same bits, and some rows to doubles.
+fn check_sequence(name: &str, sequence: &Sequence, n_rows: usize, most_error: f64) {
+    let together = bits_of_both_phases(name, sequence, n_rows);
+    let q_dim = sequence.heads.q_dim();
+    for row in [0, n_rows / 2, n_rows - 1] {
+        let found: Vec<f32> =
+            together[row * q_dim..][..q_dim].iter().map(|&bits| f32::from_bits(bits)).collect();
+        let error = relative_l2(&found, &sequence.exact(row));
+        println!("{name}: row {row} is off by {error:.1e}");
+        assert!(error < most_error, "{name}: row {row} is off by {error:e}");
+    }
+}
+
 fn check(q_heads: usize, kv_heads: usize, head_dim: usize, format: Format, position: usize, n_rows: usize) {
     let heads = HeadShape { q_heads, kv_heads, head_dim };
     let name =
         format!("{q_heads}:{kv_heads} heads of {head_dim}, {format}, {n_rows} rows from {position} on");
     let sequence = Sequence::new((head_dim + position + q_heads) as u64, heads, format, position, n_rows);
-    let device = EmulatorDevice::new(POISONED).unwrap();
-    let cache = sequence.cache(&device);
-    assert!(n_rows > DECODE_ROWS, "{name}: not a case for prefill");
-    let together = attend(&device, heads, &cache, &sequence.spans(0, &[n_rows]), &sequence.qkv);
-    let (width, q_dim) = (sequence.row_width(), heads.q_dim());
-    for row in [0, n_rows / 2, n_rows - 1] {
-        let error = relative_l2(&together[row * q_dim..][..q_dim], &sequence.exact(row));
-        assert!(error < MOST_ERROR, "{name}: row {row} is off by {error:e}");
-    }
-    for first in (0..n_rows).step_by(DECODE_ROWS) {
-        let n = DECODE_ROWS.min(n_rows - first);
-        let spans = sequence.spans(first, &[n]);
-        let few = attend(&device, heads, &cache, &spans, &sequence.qkv[first * width..]);
-        let expected = &together[first * q_dim..][..n * q_dim];
-        assert_eq!(bits(&few), bits(expected), "{name}: decode of rows from {first} on");
-    }
+    check_sequence(&name, &sequence, n_rows, MOST_ERROR);
 }
 
 #[test]
@@ -221,20 +247,99 @@ pub(super) fn groups_of_every_size_are_right_in_both_phases() {
 #[test]
 pub(super) fn sequences_of_any_length_are_right_in_both_phases() {
     // From the beginning, across a page's end, across a split's end, and in a third split.
-    for (position, n_rows) in [(0, 33), (63, 9), (500, 20), (1480, 12)] {
+    for (position, n_rows) in [(0, 33), (63, 9), (64, 9), (447, 67), (500, 20), (1480, 12)] {
         check(2, 1, 64, Format::F16, position, n_rows);
     }
     check(1, 1, 96, Format::F32, 1015, 18);
 }
 
 #[test]
+pub(super) fn keys_and_values_of_any_size_are_right_in_both_phases() {
+    type Change = fn(&mut Sequence);
+    const HALF_MOST: f32 = 65504.0;
+    let cases: [(&str, Change); 7] = [
+        ("one large value", |s| s.values[64 * 70..64 * 71].fill(HALF_MOST)),
+        ("values of both signs at the end of the range", |s| {
+            s.values.iter_mut().for_each(|v| *v = HALF_MOST.copysign(*v));
+        }),
+        ("one large key", |s| s.keys[64 * 70..64 * 71].iter_mut().for_each(|k| *k *= 16.0)),
+        ("a dimension that is large in all keys", |s| s.keys.iter_mut().step_by(64).for_each(|k| *k = 512.0)),
+        ("equal keys and values", |s| {
+            s.keys.fill(1.5);
+            s.values.fill(-0.75);
+        }),
+        ("subnormal halves", |s| {
+            let smallest = f16::from_bits(1).to_f32();
+            s.keys.iter_mut().for_each(|k| *k = (*k * 100.0).round() * smallest);
+            s.values.iter_mut().for_each(|v| *v = (*v * 100.0).round() * smallest);
+        }),
+        ("large queries", |s| s.qkv.iter_mut().for_each(|q| *q *= 1024.0)),
+    ];
+    for format in [Format::F16, Format::F32] {
+        for (name, change) in cases {
+            let heads = HeadShape { q_heads: 2, kv_heads: 1, head_dim: 64 };
+            let mut sequence = Sequence::new(11, heads, format, 110, 21);
+            change(&mut sequence);
+            let most_error = MOST_ERROR + sequence.most_score_error();
+            check_sequence(&format!("{name}, {format}"), &sequence, 21, most_error);
+        }
+    }
+}
+
+#[test]
+pub(super) fn zeros_give_zeros() {
+    let heads = HeadShape { q_heads: 2, kv_heads: 1, head_dim: 64 };
+    let mut sequence = Sequence::new(12, heads, Format::F16, 110, 21);
+    sequence.keys.fill(0.0);
+    sequence.values.fill(0.0);
+    assert!(bits_of_both_phases("zeros", &sequence, 21).iter().all(|&bits| bits == 0));
+}
+
+/// What is no finite number spoils the rows that see it, and no other: not those before it in its page.
+#[test]
+pub(super) fn what_is_not_finite_stays_with_the_rows_that_see_it() {
+    const SPOILED: u32 = f32::NAN.to_bits();
+    let heads = HeadShape { q_heads: 2, kv_heads: 1, head_dim: 128 };
+    let (position, n_rows, at) = (110, 21, 121);
+    for format in [Format::F16, Format::F32] {
+        let run = |change: &dyn Fn(&mut Sequence)| {
+            let mut sequence = Sequence::new(13, heads, format, position, n_rows);
+            change(&mut sequence);
+            bits_of_both_phases("not finite", &sequence, n_rows)
+        };
+        let clean = run(&|_| ());
+        assert!(!clean.contains(&SPOILED));
+        let expected = |is_spoiled: &dyn Fn(usize, usize) -> bool| -> Vec<u32> {
+            let column = |i: usize| (i / heads.q_dim(), i % heads.q_dim());
+            let bits = clean.iter().enumerate();
+            bits.map(|(i, &bits)| if is_spoiled(column(i).0, column(i).1) { SPOILED } else { bits }).collect()
+        };
+        for bad in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+            let keys = run(&|s| s.keys[128 * at + 5] = bad);
+            assert_eq!(keys, expected(&|row, _| position + row >= at), "{format}: {bad} in a key");
+            // A value's 64 dimensions share a unit.
+            let values = run(&|s| s.values[128 * at + 70] = bad);
+            let is_spoiled = |row, column| position + row >= at && column % 128 >= 64;
+            assert_eq!(values, expected(&is_spoiled), "{format}: {bad} in a value");
+            let width = heads.q_dim() + 2 * heads.kv_dim();
+            let query = run(&|s| s.qkv[4 * width + 128 + 3] = bad);
+            assert_eq!(
+                query,
+                expected(&|row, column| row == 4 && column >= 128),
+                "{format}: {bad} in a query"
+            );
+        }
+    }
+}
+
+#[test]
 pub(super) fn bits_do_not_depend_on_tiles_nor_on_neighbours() {
     let heads = HeadShape { q_heads: 2, kv_heads: 1, head_dim: 64 };
-    let sequence = Sequence::new(5, heads, Format::F16, 490, 40);
+    let sequence = Sequence::new(5, heads, Format::F16, 430, 100);
     let device = EmulatorDevice::new(POISONED).unwrap();
     let cache = sequence.cache(&device);
-    let expected = bits(&attend(&device, heads, &cache, &sequence.spans(0, &[40]), &sequence.qkv));
-    for lengths in [&[1, 39][..], &[11, 29], &[32, 8], &[3, 3, 3, 31], &[1; 40]] {
+    let expected = bits(&attend(&device, heads, &cache, &sequence.spans(0, &[100]), &sequence.qkv));
+    for lengths in [&[1, 99][..], &[11, 89], &[64, 36], &[3, 3, 3, 91], &[1; 100]] {
         let cut = attend(&device, heads, &cache, &sequence.spans(0, lengths), &sequence.qkv);
         assert_eq!(bits(&cut), expected, "tiles of {lengths:?}");
     }
