@@ -7,6 +7,7 @@
 mod ahead;
 mod attention;
 mod choose;
+mod codes;
 mod fixed;
 mod matmul;
 mod pointwise;

@@ -14,8 +14,8 @@
 //! square; weights and products are exact.
 
 mod activations;
-mod codes;
 mod product;
+mod scales;
 #[cfg(test)]
 mod tests;
 
