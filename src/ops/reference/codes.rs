@@ -3,6 +3,8 @@
 //! Codes are unpacked as bytes, a vector at a time; what is made of them is its user's: products of integers (`fixed`) or
 //! weights in f32 (`unpack`).
 
+use bytemuck::Zeroable;
+
 use crate::quant::Block;
 use crate::quant::blocks::*;
 
@@ -88,19 +90,14 @@ impl Codes for BlockQ6_K {
     }
 }
 
-/// Two blocks of 32 weights; the second is zero where there is none.
-#[inline(always)]
-fn two<B: Block>(blocks: &[B], number: usize) -> [B; 2] {
-    [blocks[2 * number], blocks.get(2 * number + 1).copied().unwrap_or_else(B::zeroed)]
-}
-
 impl Codes for BlockQ4_0 {
     const BIAS: u8 = 8;
     const BITS: u32 = 4;
 
     #[inline(always)]
     fn codes<S: Simd>(simd: S, blocks: &[Self], number: usize) -> S::I {
-        let [a, b] = two(blocks, number);
+        let none = Self::zeroed();
+        let (a, b) = (&blocks[2 * number], blocks.get(2 * number + 1).unwrap_or(&none));
         simd.nibbles([&a.qs, &b.qs])
     }
 }
@@ -111,7 +108,8 @@ impl Codes for BlockQ5_0 {
 
     #[inline(always)]
     fn codes<S: Simd>(simd: S, blocks: &[Self], number: usize) -> S::I {
-        let [a, b] = two(blocks, number);
+        let none = Self::zeroed();
+        let (a, b) = (&blocks[2 * number], blocks.get(2 * number + 1).unwrap_or(&none));
         let fifth = u64::from(u32::from_le_bytes(a.qh)) | u64::from(u32::from_le_bytes(b.qh)) << 32;
         simd.or(simd.nibbles([&a.qs, &b.qs]), simd.spread_byte_bits(fifth, 16))
     }
@@ -123,7 +121,8 @@ impl Codes for BlockQ8_0 {
 
     #[inline(always)]
     fn codes<S: Simd>(simd: S, blocks: &[Self], number: usize) -> S::I {
-        let [a, b] = two(blocks, number);
+        let none = Self::zeroed();
+        let (a, b) = (&blocks[2 * number], blocks.get(2 * number + 1).unwrap_or(&none));
         simd.add_bytes(simd.load_halves([bytemuck::cast_ref(&a.qs), bytemuck::cast_ref(&b.qs)]), 128)
     }
 }

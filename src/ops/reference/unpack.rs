@@ -21,7 +21,7 @@ pub(super) trait Sink<S: Simd> {
 pub(super) trait Unpack: Block {
     /// What the weights of a unit are made with, unpacked once for all its parts.
     type Scales: Copy;
-    /// Blocks in a unit; the last unit of a row of single floats may be shorter.
+    /// Blocks in a unit; the last unit of a row may be shorter.
     const UNIT: usize = 1;
     /// Vectors in a unit.
     const VECTORS: usize = Self::UNIT * Self::ELEMENTS / LANES;
@@ -235,16 +235,19 @@ unpack_halves!(BlockQ4_0, |simd, block, d, half| {
 });
 impl Unpack for BlockQ5_0 {
     type Scales = ();
+    const UNIT: usize = 2;
 
     #[inline(always)]
     fn scales<S: Simd>(_: S, _: &[Self]) {}
     #[inline(always)]
     fn part<S: Simd>(simd: S, unit: &[Self], _: &(), _: usize, sink: &mut impl Sink<S>) {
-        let d = splat_half(simd, unit[0].d);
         let codes = Self::signed_codes(simd, unit, 0);
-        for half in 0..2 {
-            let codes = simd.load_i8(&codes.as_chunks::<LANES>().0[half]);
-            sink.push(half, simd.mul(d, simd.to_float(codes)));
+        for (i, block) in unit.iter().enumerate() {
+            let d = splat_half(simd, block.d);
+            for half in 0..2 {
+                let codes = simd.load_i8(&codes.as_chunks::<LANES>().0[2 * i + half]);
+                sink.push(2 * i + half, simd.mul(d, simd.to_float(codes)));
+            }
         }
     }
 }

@@ -20,7 +20,7 @@ mod scales;
 mod tests;
 
 pub(super) use activations::{Activations, floats};
-pub(super) use product::{Product, matmul};
+pub(super) use product::{Product, work};
 
 use crate::quant::Format;
 

@@ -1,13 +1,11 @@
 //! The product itself: a few tokens straight from the blocks, many with a panel of unpacked codes.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use crate::ops::MatrixShape;
 use crate::ops::reference::ahead::Ahead;
 use crate::ops::reference::codes::VECTOR_CODES;
 use crate::ops::reference::matmul::{PANEL_FLOATS, Target};
 use crate::ops::reference::simd::{InstructionSet, Kernel, LANES, Simd, Tile as Size};
-use crate::ops::reference::threads::Workers;
+use crate::ops::reference::threads::Queue;
 use crate::quant::{Block, blocks_of};
 
 use super::activations::{Activations, FEW_TOKENS, TILE_TOKENS, Tile, Token, class_start, position};
@@ -32,16 +30,16 @@ pub(in crate::ops::reference) struct Product<'a> {
     pub blocks: &'a [u8],
 }
 
-/// Runs a product with a matrix of a format that [`super::takes`] on all workers; `scratch` is as long as for a product
-/// in f32.
-pub(in crate::ops::reference) fn matmul(
-    workers: &Workers,
+/// What one of several threads does for a product with a matrix of a format that [`super::takes`]: it takes rows until
+/// none is left. `scratch` is as long as for a product in f32.
+pub(in crate::ops::reference) fn work(
     set: InstructionSet,
     product: Product<'_>,
+    rows: &Queue,
     scratch: &mut [f32],
     target: Target<'_>,
 ) {
-    with_codes!(product.shape.format, B => matmul_of::<B>(workers, set, product, scratch, target), else {});
+    with_codes!(product.shape.format, B => work_of::<B>(set, product, rows, scratch, target), else {});
 }
 
 /// Weight rows of so many chunks that a thread takes at a time.
@@ -49,37 +47,32 @@ fn panel_rows(n_chunks: usize) -> usize {
     (PANEL_FLOATS / (n_chunks * CHUNK_FLOATS).max(1) / 6 * 6).clamp(*PANEL_ROWS.start(), *PANEL_ROWS.end())
 }
 
-fn matmul_of<B: Scales>(
-    workers: &Workers,
+fn work_of<B: Scales>(
     set: InstructionSet,
     product: Product<'_>,
+    rows: &Queue,
     scratch: &mut [f32],
     target: Target<'_>,
 ) {
     let Some(blocks) = blocks_of::<B>(product.blocks) else { return };
     let blocks_per_row = product.shape.n_cols / B::ELEMENTS;
-    let row_bytes = blocks_per_row * size_of::<B>();
     let n_chunks = product.x.n_chunks();
     let panel_rows = panel_rows(n_chunks);
-    let next = AtomicUsize::new(0);
-    workers.each(scratch, |scratch| {
-        loop {
-            let first = next.fetch_add(panel_rows, Ordering::Relaxed);
-            if first >= product.shape.n_rows {
-                return;
-            }
-            let n_rows = panel_rows.min(product.shape.n_rows - first);
-            let blocks = &blocks[first * blocks_per_row..(first + n_rows) * blocks_per_row];
-            if product.x.n_tokens <= FEW_TOKENS {
-                let ahead = Ahead::new(&product.blocks[first * row_bytes..], AHEAD_BYTES);
-                set.run(FewTokens { x: product.x, blocks, blocks_per_row, ahead, first, target });
-            } else {
-                let (sums, rest) = scratch.split_at_mut(panel_rows * MOST_TILES * TILE_TOKENS);
-                let panel = Panel::new(rest, n_rows, n_chunks);
-                set.run(ManyTokens { x: product.x, blocks, panel, sums, first, target });
-            }
+    let are_few = product.x.n_tokens <= FEW_TOKENS;
+    let take = || if are_few { rows.take_share(LANES) } else { rows.take(panel_rows) };
+    while let Some(rows) = take() {
+        let first = rows.start;
+        let blocks = &blocks[first * blocks_per_row..rows.end * blocks_per_row];
+        if are_few {
+            let bytes = &product.blocks[first * blocks_per_row * size_of::<B>()..];
+            let ahead = Ahead::new(bytes, AHEAD_BYTES);
+            set.run(FewTokens { x: product.x, blocks, blocks_per_row, ahead, first, target });
+        } else {
+            let (sums, rest) = scratch.split_at_mut(panel_rows * MOST_TILES * TILE_TOKENS);
+            let panel = Panel::new(rest, rows.len(), n_chunks);
+            set.run(ManyTokens { x: product.x, blocks, panel, sums, first, target });
         }
-    });
+    }
 }
 
 /// Blocks of a unit.
