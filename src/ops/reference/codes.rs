@@ -69,7 +69,7 @@ impl Codes for BlockQ5_K {
         let (block, number) = (&blocks[number / 4], number % 4);
         // Bit i of a byte of `qh` belongs to the block's chunk i of 32.
         let left = 32 + 4 - 2 * number as u32;
-        let fifth = simd.rotate_halves(simd.load_halves([&block.qh; 2]), [left % 32, left - 1 & 31]);
+        let fifth = simd.rotate_halves(simd.load_halves([&block.qh; 2]), [left % 32, (left - 1) % 32]);
         simd.or(both_nibbles(simd, part(&block.qs, number)), simd.and(fifth, four(16)))
     }
 }
