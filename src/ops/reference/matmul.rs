@@ -5,13 +5,11 @@
 //! chunks and token by token. A few tokens take each weight from its block straight into the product; more tokens
 //! share weights that were unpacked into a panel first.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use crate::quant::blocks_of;
 
 use super::ahead::Ahead;
 use super::simd::{InstructionSet, Kernel, LANES, Simd, Tile};
-use super::threads::{SharedColumns, Workers};
+use super::threads::{Queue, SharedColumns};
 use super::unpack::{Sink, Unpack};
 
 /// Most weight rows that a thread takes at a time, and the least.
@@ -44,7 +42,6 @@ fn panel_rows(n_columns: usize) -> usize {
 pub(super) struct Product<'a> {
     pub x: &'a [f32],
     pub n_tokens: usize,
-    pub n_rows: usize,
     pub n_cols: usize,
     /// The matrix, as it lies in the file.
     pub blocks: &'a [u8],
@@ -81,42 +78,35 @@ impl Product<'_> {
     }
 }
 
-/// Runs a product on all workers.
-pub(super) fn matmul<B: Unpack>(
-    workers: &Workers,
+/// What one of several threads does for a product: it takes rows until none is left.
+pub(super) fn work<B: Unpack>(
     set: InstructionSet,
     product: Product<'_>,
+    rows: &Queue,
     scratch: &mut [f32],
     target: Target<'_>,
 ) {
     let Some(blocks) = blocks_of::<B>(product.blocks) else { return };
     let blocks_per_row = product.n_cols / B::ELEMENTS;
     let panel_rows = panel_rows(product.stride());
-    let next = AtomicUsize::new(0);
-    workers.each(scratch, |scratch| {
-        loop {
-            let first = next.fetch_add(panel_rows, Ordering::Relaxed);
-            if first >= product.n_rows {
-                return;
+    let in_registers = B::IN_REGISTERS && product.n_tokens <= FEW_TOKENS;
+    let take = || if in_registers { rows.take_share(STEP_ROWS) } else { rows.take(panel_rows) };
+    while let Some(rows) = take() {
+        let blocks = &blocks[rows.start * blocks_per_row..rows.end * blocks_per_row];
+        let panel = Panel { product: &product, first: rows.start, n_rows: rows.len(), target };
+        if in_registers {
+            let row_bytes = blocks_per_row * size_of::<B>();
+            let ahead = Ahead::new(&product.blocks[rows.start * row_bytes..], STEP_ROWS * row_bytes);
+            set.run(FewTokens { panel, blocks, ahead });
+        } else {
+            let vectors = product.stride() / LANES;
+            let (weights, sums) = scratch.as_chunks_mut::<LANES>().0.split_at_mut(panel_rows * vectors);
+            for (row, into) in blocks.chunks_exact(blocks_per_row).zip(weights.chunks_exact_mut(vectors)) {
+                set.run(UnpackRow { row, into });
             }
-            let n_rows = panel_rows.min(product.n_rows - first);
-            let blocks = &blocks[first * blocks_per_row..(first + n_rows) * blocks_per_row];
-            let panel = Panel { product: &product, first, n_rows, target };
-            if B::IN_REGISTERS && product.n_tokens <= FEW_TOKENS {
-                let row_bytes = blocks_per_row * size_of::<B>();
-                let ahead = Ahead::new(&product.blocks[first * row_bytes..], STEP_ROWS * row_bytes);
-                set.run(FewTokens { panel, blocks, ahead });
-            } else {
-                let vectors = product.stride() / LANES;
-                let (weights, sums) = scratch.as_chunks_mut::<LANES>().0.split_at_mut(panel_rows * vectors);
-                for (row, into) in blocks.chunks_exact(blocks_per_row).zip(weights.chunks_exact_mut(vectors))
-                {
-                    set.run(UnpackRow { row, into });
-                }
-                set.run(ManyTokens { panel, weights, sums });
-            }
+            set.run(ManyTokens { panel, weights, sums });
         }
-    });
+    }
 }
 
 /// Some rows of the matrix, by one thread.
@@ -185,7 +175,7 @@ impl<B: Unpack> Kernel for UnpackRow<'_, B> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        for (unit, into) in self.row.chunks(B::UNIT).zip(self.into.chunks_exact_mut(B::VECTORS)) {
+        for (unit, into) in self.row.chunks(B::UNIT).zip(self.into.chunks_mut(B::VECTORS)) {
             B::unpack(simd, unit, &mut Store { simd, into });
         }
     }
@@ -226,7 +216,7 @@ impl<B: Unpack> FewTokens<'_, B> {
                 let to = blocks_per_row.min(from + B::UNIT);
                 self.ahead.advance(simd, n * (to - from) * size_of::<B>());
                 let at = from / B::UNIT * B::VECTORS;
-                let x = x.map(|x| &x[at..at + B::VECTORS]);
+                let x = x.map(|x| if to - from == B::UNIT { &x[at..at + B::VECTORS] } else { &x[at..] });
                 let units = rows.map(|row| &row[from..to]);
                 // A loop and not `map`, whose closure would not be compiled for the instruction set.
                 let mut scales = [B::scales(simd, units[0]); STEP_ROWS];

@@ -7,6 +7,7 @@
 mod ahead;
 mod attention;
 mod choose;
+mod codes;
 mod fixed;
 mod matmul;
 mod pointwise;
@@ -25,7 +26,8 @@ use crate::quant::{Format, with_block};
 
 use super::{
     Arithmetic, CacheLayer, HeadNorms, HeadShape, Layout, Matrix, MatrixShape, Norm, Ops, OpsError,
-    PAGE_TOKENS, Pass, PassLimits, Projection, RotaryTable, Rows, Span, expect, expect_room, padded_width,
+    PAGE_TOKENS, Pass, PassLimits, Projection, ProjectionPart, RotaryTable, Rows, Span, expect, expect_room,
+    padded_width,
 };
 
 use attention::{Attend, CacheElement};
@@ -36,7 +38,7 @@ use matmul::{Product, Target};
 use pointwise::{RmsNorm, SwiGlu};
 use rotary::Turn;
 pub use simd::InstructionSet;
-use threads::{SharedColumns, Workers};
+use threads::{Queue, SharedColumns, Workers};
 
 /// Rows that one thread attends with before it takes more.
 const ATTENTION_ROWS: usize = 16;
@@ -116,26 +118,30 @@ impl ReferenceOps {
         };
         let activations = (projection.parts.iter().any(|part| is_fixed(part.matrix.shape.format)))
             .then(|| fixed::Activations::new(workers, set, (x, n_tokens, projection.n_cols()), fixed));
-        let mut first = 0;
-        for part in &projection.parts {
-            let (shape, blocks) = (part.matrix.shape, part.matrix.blocks.as_slice());
-            let target = Target {
-                out: SharedColumns::new(out.rows, out.stride, first),
-                bias: part.bias.as_ref().map(Buffer::as_slice),
-                accumulate: out.accumulate,
-            };
-            match activations {
-                Some(x) if is_fixed(shape.format) => {
-                    fixed::matmul(workers, set, fixed::Product { x, shape, blocks }, scratch, target);
+        let columns = SharedColumns::new(out.rows, out.stride);
+        let queue =
+            |part: &ProjectionPart<HostDevice>| Queue::new(part.matrix.shape.n_rows, workers.n_threads());
+        let queues: Vec<Queue> = projection.parts.iter().map(queue).collect();
+        // One hand-over for all parts: who has no row of one left takes rows of the next.
+        workers.each(scratch, |scratch| {
+            let mut first = 0;
+            for (part, rows) in projection.parts.iter().zip(&queues) {
+                let (shape, blocks) = (part.matrix.shape, part.matrix.blocks.as_slice());
+                let MatrixShape { format, n_rows, n_cols } = shape;
+                let bias = part.bias.as_ref().map(Buffer::as_slice);
+                let target = Target { out: columns.from(first), bias, accumulate: out.accumulate };
+                match activations {
+                    Some(x) if is_fixed(format) => {
+                        fixed::work(set, fixed::Product { x, shape, blocks }, rows, scratch, target);
+                    }
+                    _ => {
+                        let product = Product { x, n_tokens, n_cols, blocks };
+                        with_block!(format, B => matmul::work::<B>(set, product, rows, scratch, target));
+                    }
                 }
-                _ => {
-                    let MatrixShape { format, n_rows, n_cols } = shape;
-                    let product = Product { x, n_tokens, n_rows, n_cols, blocks };
-                    with_block!(format, B => matmul::matmul::<B>(workers, set, product, scratch, target));
-                }
+                first += n_rows;
             }
-            first += shape.n_rows;
-        }
+        });
     }
 
     /// `out[i] = rms_norm(x[first + i])`, both padded.
@@ -416,7 +422,7 @@ impl Ops for ReferenceOps {
         }
         let Parts { threads, .. } = self.parts(workspace, (0, 0), 0, 0)?;
         let stride = out.stride();
-        let out = SharedColumns::new(out.values.as_mut_slice(), stride, 0);
+        let out = SharedColumns::new(out.values.as_mut_slice(), stride);
         match cache.format {
             Format::F16 => self.attend_in::<f16>(qkv, heads, spans, cache, threads, out),
             _ => self.attend_in::<f32>(qkv, heads, spans, cache, threads, out),

@@ -1,7 +1,8 @@
 //! Worker threads, and results that several of them write side by side.
 #![allow(unsafe_code)]
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use crate::ops::OpsError;
 
@@ -52,6 +53,35 @@ impl Workers {
     }
 }
 
+/// Rows of a matrix that threads take until none is left.
+#[derive(Debug)]
+pub(super) struct Queue {
+    next: AtomicUsize,
+    n_rows: usize,
+    n_threads: usize,
+}
+
+impl Queue {
+    pub(super) fn new(n_rows: usize, n_threads: usize) -> Self {
+        Self { next: AtomicUsize::new(0), n_rows, n_threads }
+    }
+    /// Takes this many rows, or what is left.
+    pub(super) fn take(&self, n: usize) -> Option<Range<usize>> {
+        self.take_of(|_| n)
+    }
+    /// Takes half of an equal share of what is left, in whole groups of this many rows: much at first, so that memory is
+    /// read in order, and little at the end, so that no thread waits long for another.
+    pub(super) fn take_share(&self, group: usize) -> Option<Range<usize>> {
+        self.take_of(|left| (left / (2 * self.n_threads)).max(1).next_multiple_of(group))
+    }
+    fn take_of(&self, n: impl Fn(usize) -> usize) -> Option<Range<usize>> {
+        let end = |first: usize| self.n_rows.min(first + n(self.n_rows - first));
+        let further = |first: usize| (first < self.n_rows).then(|| end(first));
+        let first = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, further).ok()?;
+        Some(first..end(first))
+    }
+}
+
 /// Rows of results that several threads write, each its own columns.
 #[derive(Clone, Copy)]
 pub(super) struct SharedColumns<'a> {
@@ -62,12 +92,16 @@ pub(super) struct SharedColumns<'a> {
 }
 
 impl<'a> SharedColumns<'a> {
-    /// Columns from `offset` on of rows that lie `stride` apart.
-    pub(super) fn new(rows: &'a mut [f32], stride: usize, offset: usize) -> Self {
+    /// Rows that lie `stride` apart.
+    pub(super) fn new(rows: &'a mut [f32], stride: usize) -> Self {
         // SAFETY: `AtomicU32` has the size and alignment of f32, all bits of both are valid, and the exclusive
         // borrow is given up for 'a, so all access in that time is atomic.
         let cells = unsafe { &*(std::ptr::from_mut(rows) as *const [AtomicU32]) };
-        Self { cells, stride, offset }
+        Self { cells, stride, offset: 0 }
+    }
+    /// The columns from `offset` on.
+    pub(super) fn from(self, offset: usize) -> Self {
+        Self { offset, ..self }
     }
     #[inline(always)]
     fn cell(&self, row: usize, column: usize) -> &'a AtomicU32 {

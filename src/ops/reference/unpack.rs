@@ -7,6 +7,7 @@ use std::array::from_fn;
 use crate::quant::blocks::*;
 use crate::quant::{Block, Half, PackedScales};
 
+use super::codes::Codes;
 use super::simd::{LANES, Simd, load_padded};
 
 /// Takes the weights of a unit, sixteen at a time and in order; implementations are `#[inline(always)]`.
@@ -20,7 +21,7 @@ pub(super) trait Sink<S: Simd> {
 pub(super) trait Unpack: Block {
     /// What the weights of a unit are made with, unpacked once for all its parts.
     type Scales: Copy;
-    /// Blocks in a unit; the last unit of a row of single floats may be shorter.
+    /// Blocks in a unit; the last unit of a row may be shorter.
     const UNIT: usize = 1;
     /// Vectors in a unit.
     const VECTORS: usize = Self::UNIT * Self::ELEMENTS / LANES;
@@ -176,25 +177,19 @@ impl Unpack for BlockQ5_K {
     }
     #[inline(always)]
     fn part<S: Simd>(simd: S, unit: &[Self], factors: &[f32; LANES], part: usize, sink: &mut impl Sink<S>) {
-        let codes: [S::I; 2] = from_fn(|half| simd.load_u8(sixteen(&unit[0].qs, 2 * part + half)));
-        let fifth: [S::I; 2] =
-            from_fn(|half| simd.shift_right_by(simd.load_u8(sixteen(&unit[0].qh, half)), 2 * part as u32));
-        let low =
-            |half: usize| simd.or(simd.and(codes[half], 15), simd.shift_left::<4>(simd.and(fifth[half], 1)));
-        let high = |half: usize| {
-            simd.or(simd.shift_right::<4>(codes[half]), simd.shift_left::<3>(simd.and(fifth[half], 2)))
-        };
-        for (i, code) in [low(0), low(1), high(0), high(1)].into_iter().enumerate() {
+        let codes = Self::signed_codes(simd, unit, part);
+        for (i, codes) in codes.as_chunks::<LANES>().0.iter().enumerate() {
             let group = 2 * part + i / 2;
             let (scale, minimum) = (simd.splat(factors[group]), simd.splat(factors[8 + group]));
-            sink.push(4 * part + i, simd.sub(simd.mul(scale, simd.to_float(code)), minimum));
+            let code = simd.to_float(simd.load_i8(codes));
+            sink.push(4 * part + i, simd.sub(simd.mul(scale, code), minimum));
         }
     }
 }
 
 impl Unpack for BlockQ6_K {
     type Scales = [f32; LANES];
-    const PARTS: usize = 2;
+    const PARTS: usize = 4;
 
     #[inline(always)]
     fn scales<S: Simd>(simd: S, unit: &[Self]) -> [f32; LANES] {
@@ -202,23 +197,10 @@ impl Unpack for BlockQ6_K {
     }
     #[inline(always)]
     fn part<S: Simd>(simd: S, unit: &[Self], scales: &[f32; LANES], part: usize, sink: &mut impl Sink<S>) {
-        let bias = simd.splat(32.0);
-        // Sixteen bytes of `qh` hold the upper bits of four groups, 32 weights apart.
-        let high: [S::I; 2] = from_fn(|i| simd.load_u8(sixteen(&unit[0].qh, 2 * part + i)));
-        let low: [S::I; 4] = from_fn(|i| simd.load_u8(sixteen(&unit[0].ql, 4 * part + i)));
-        let first = |i: usize| simd.or(simd.and(low[i], 15), simd.shift_left::<4>(simd.and(high[i], 3)));
-        let second =
-            |i: usize| simd.or(simd.and(low[i + 2], 15), simd.shift_left::<2>(simd.and(high[i], 12)));
-        let third = |i: usize| simd.or(simd.shift_right::<4>(low[i]), simd.and(high[i], 48));
-        let fourth = |i: usize| {
-            simd.or(simd.shift_right::<4>(low[i + 2]), simd.shift_right::<2>(simd.and(high[i], 192)))
-        };
-        // Spelled out, so that nothing of it is a loop.
-        let codes = [first(0), first(1), second(0), second(1), third(0), third(1), fourth(0), fourth(1)];
-        for (group, code) in codes.into_iter().enumerate() {
-            let code = simd.sub(simd.to_float(code), bias);
-            let scale = simd.splat(scales[8 * part + group]);
-            sink.push(8 * part + group, simd.mul(scale, code));
+        let codes = Self::signed_codes(simd, unit, part);
+        for (i, codes) in codes.as_chunks::<LANES>().0.iter().enumerate() {
+            let (group, code) = (4 * part + i, simd.to_float(simd.load_i8(codes)));
+            sink.push(group, simd.mul(simd.splat(scales[group]), code));
         }
     }
 }
@@ -251,13 +233,24 @@ unpack_halves!(BlockQ4_0, |simd, block, d, half| {
     let table = simd.mul(d, ramp(simd, -8.0));
     simd.lookup(table, if half == 0 { codes } else { simd.shift_right::<4>(codes) })
 });
-unpack_halves!(BlockQ5_0, |simd, block, d, half| {
-    let codes = simd.load_u8(&block.qs);
-    let low = if half == 0 { simd.and(codes, 15) } else { simd.shift_right::<4>(codes) };
-    let fifth = simd.spread_bits(u32::from_le_bytes(block.qh) >> (16 * half));
-    let code = simd.to_float(simd.or(low, simd.shift_left::<4>(fifth)));
-    simd.mul(d, simd.sub(code, simd.splat(16.0)))
-});
+impl Unpack for BlockQ5_0 {
+    type Scales = ();
+    const UNIT: usize = 2;
+
+    #[inline(always)]
+    fn scales<S: Simd>(_: S, _: &[Self]) {}
+    #[inline(always)]
+    fn part<S: Simd>(simd: S, unit: &[Self], _: &(), _: usize, sink: &mut impl Sink<S>) {
+        let codes = Self::signed_codes(simd, unit, 0);
+        for (i, block) in unit.iter().enumerate() {
+            let d = splat_half(simd, block.d);
+            for half in 0..2 {
+                let codes = simd.load_i8(&codes.as_chunks::<LANES>().0[2 * i + half]);
+                sink.push(2 * i + half, simd.mul(d, simd.to_float(codes)));
+            }
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -4,10 +4,11 @@
 //! codes rounded to the nearest; a block whose largest value is below 2^-100 is zero; what is infinite or not a number
 //! stands in the scale alone, with codes of zero, so that products are not numbers either.
 
+use crate::ops::reference::codes::VECTOR_CODES;
 use crate::ops::reference::simd::{InstructionSet, Kernel, LANES, Simd};
 use crate::ops::reference::threads::Workers;
 
-use super::codes::{CHUNK, UNIT_CHUNKS};
+use super::scales::{CHUNK, UNIT_CHUNKS, UNIT_VECTORS};
 
 /// Columns under one scale.
 const BLOCK: usize = 256;
@@ -23,8 +24,8 @@ const ROUND: f32 = 12_582_912.0;
 pub(super) const FEW_TOKENS: usize = 4;
 /// Tokens of a tile: one to a lane.
 pub(super) const TILE_TOKENS: usize = LANES;
-/// Floats that a chunk of a token takes: 32 codes, scale and sum.
-const CHUNK_FLOATS: usize = CHUNK / 2 + 2;
+/// Floats that a chunk of a token takes at most: 32 codes, a scale, two sums.
+const CHUNK_FLOATS: usize = CHUNK / 2 + 3;
 
 /// Chunks of a token in memory: whole units.
 fn padded_chunks(n_columns: usize) -> usize {
@@ -62,18 +63,19 @@ pub(in crate::ops::reference) struct Activations<'a> {
     n_columns: usize,
     codes: &'a [i16],
     scales: &'a [f32],
+    /// Of tiles as in [`Tile`]; of single tokens the bits of those in [`Token`].
     sums: &'a [f32],
 }
 
 /// One token, unit by unit.
 #[derive(Clone, Copy)]
 pub(super) struct Token<'a> {
-    /// The codes of a unit's chunks.
-    pub codes: &'a [[[i16; CHUNK]; UNIT_CHUNKS]],
+    /// Codes as bytes, `256 · upper + lower`, both signed: the upper ones of 64 columns, then the lower ones.
+    pub codes: &'a [[[[u8; VECTOR_CODES]; 2]; UNIT_VECTORS]],
     /// The scale of each chunk.
     pub scales: &'a [[f32; UNIT_CHUNKS]],
-    /// `scale · Σ code` of each chunk.
-    pub sums: &'a [[f32; UNIT_CHUNKS]],
+    /// `Σ code` of each chunk's first sixteen columns, then of its others.
+    pub sums: &'a [[[i32; UNIT_CHUNKS]; 2]],
 }
 
 /// Some chunks of sixteen tokens.
@@ -97,16 +99,17 @@ impl<'a> Activations<'a> {
         memory: &'a mut [f32],
     ) -> Self {
         let n_chunks = padded_tokens(n_tokens) * padded_chunks(n_columns);
+        let (part, sums_per_chunk) = if n_tokens <= FEW_TOKENS { (1, 2) } else { (TILE_TOKENS, 1) };
         let (codes, rest) = memory.split_at_mut(n_chunks * CHUNK / 2);
         let (scales, rest) = rest.split_at_mut(n_chunks);
-        let (codes, sums) = (bytemuck::cast_slice_mut(codes), &mut rest[..n_chunks]);
-        let (stride, part) = (x.len() / n_tokens, if n_tokens <= FEW_TOKENS { 1 } else { TILE_TOKENS });
+        let (codes, sums) = (bytemuck::cast_slice_mut(codes), &mut rest[..n_chunks * sums_per_chunk]);
+        let stride = x.len() / n_tokens;
         let each = part * padded_chunks(n_columns);
         let parts = x
             .chunks(part * stride)
             .zip(codes.chunks_exact_mut(each * CHUNK))
             .zip(scales.chunks_exact_mut(each))
-            .zip(sums.chunks_exact_mut(each));
+            .zip(sums.chunks_exact_mut(each * sums_per_chunk));
         workers.for_each(parts, |(((x, codes), scales), sums)| {
             set.run(Quantize { x, stride, n_columns, n_tokens: part, into: Chunks { codes, scales, sums } });
         });
@@ -120,11 +123,12 @@ impl<'a> Activations<'a> {
     /// One of few tokens.
     pub(super) fn token(&self, token: usize) -> Token<'a> {
         let n = padded_chunks(self.n_columns);
-        let codes = &self.codes[token * n * CHUNK..][..n * CHUNK];
+        let codes: &[u8] = bytemuck::cast_slice(&self.codes[token * n * CHUNK..][..n * CHUNK]);
+        let sums: &[i32] = bytemuck::cast_slice(&self.sums[2 * token * n..][..2 * n]);
         Token {
-            codes: codes.as_chunks::<CHUNK>().0.as_chunks::<UNIT_CHUNKS>().0,
+            codes: codes.as_chunks::<VECTOR_CODES>().0.as_chunks::<2>().0.as_chunks::<UNIT_VECTORS>().0,
             scales: self.scales[token * n..][..n].as_chunks::<UNIT_CHUNKS>().0,
-            sums: self.sums[token * n..][..n].as_chunks::<UNIT_CHUNKS>().0,
+            sums: sums.as_chunks::<UNIT_CHUNKS>().0.as_chunks::<2>().0,
         }
     }
     /// Tiles of many tokens.
@@ -155,8 +159,15 @@ impl Chunks<'_> {
     /// Writes a chunk of the only token.
     #[inline(always)]
     fn set(&mut self, chunk: usize, codes: &[i16; CHUNK], scale: f32) {
-        self.codes[chunk * CHUNK..][..CHUNK].copy_from_slice(codes);
-        (self.scales[chunk], self.sums[chunk]) = (scale, scaled_sum(codes, scale));
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(self.codes);
+        let vector = &mut bytes.as_chunks_mut::<CHUNK>().0[chunk / 2 * 4..][..4];
+        vector[chunk % 2] = codes.map(|code| ((code + 128) >> 8) as u8);
+        vector[2 + chunk % 2] = codes.map(|code| code as u8);
+        self.scales[chunk] = scale;
+        let sums = &mut self.sums[chunk / UNIT_CHUNKS * 2 * UNIT_CHUNKS + chunk % UNIT_CHUNKS..];
+        for (half, codes) in codes.as_chunks::<{ CHUNK / 2 }>().0.iter().enumerate() {
+            sums[half * UNIT_CHUNKS] = f32::from_bits(sum(codes) as u32);
+        }
     }
     /// Writes a chunk of one of sixteen tokens.
     #[inline(always)]
@@ -166,13 +177,13 @@ impl Chunks<'_> {
             into[2 * token..2 * token + 2].copy_from_slice(pair);
         }
         self.scales[position * TILE_TOKENS + token] = scale;
-        self.sums[position * TILE_TOKENS + token] = scaled_sum(codes, scale);
+        self.sums[position * TILE_TOKENS + token] = sum(codes) as f32 * scale;
     }
 }
 
 #[inline(always)]
-fn scaled_sum(codes: &[i16; CHUNK], scale: f32) -> f32 {
-    codes.iter().map(|code| i32::from(*code)).sum::<i32>() as f32 * scale
+fn sum(codes: &[i16]) -> i32 {
+    codes.iter().map(|code| i32::from(*code)).sum()
 }
 
 /// Turns one token, or up to sixteen of a tile, into fixed point; tokens that are missing become zeros.

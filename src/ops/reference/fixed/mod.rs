@@ -14,13 +14,13 @@
 //! square; weights and products are exact.
 
 mod activations;
-mod codes;
 mod product;
+mod scales;
 #[cfg(test)]
 mod tests;
 
 pub(super) use activations::{Activations, floats};
-pub(super) use product::{Product, matmul};
+pub(super) use product::{Product, work};
 
 use crate::quant::Format;
 

@@ -1,18 +1,15 @@
 //! The product itself: a few tokens straight from the blocks, many with a panel of unpacked codes.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use bytemuck::Zeroable;
-
 use crate::ops::MatrixShape;
 use crate::ops::reference::ahead::Ahead;
+use crate::ops::reference::codes::VECTOR_CODES;
 use crate::ops::reference::matmul::{PANEL_FLOATS, Target};
 use crate::ops::reference::simd::{InstructionSet, Kernel, LANES, Simd, Tile as Size};
-use crate::ops::reference::threads::Workers;
-use crate::quant::blocks_of;
+use crate::ops::reference::threads::Queue;
+use crate::quant::{Block, blocks_of};
 
 use super::activations::{Activations, FEW_TOKENS, TILE_TOKENS, Tile, Token, class_start, position};
-use super::codes::{CHUNK, Codes, Grouping, UNIT_CHUNKS};
+use super::scales::{CHUNK, Grouping, Scales, UNIT_CHUNKS, UNIT_VECTORS};
 use super::with_codes;
 
 /// Most weight rows that a thread takes at a time, and the least: whole groups of six.
@@ -33,16 +30,16 @@ pub(in crate::ops::reference) struct Product<'a> {
     pub blocks: &'a [u8],
 }
 
-/// Runs a product with a matrix of a format that [`super::takes`] on all workers; `scratch` is as long as for a product
-/// in f32.
-pub(in crate::ops::reference) fn matmul(
-    workers: &Workers,
+/// What one of several threads does for a product with a matrix of a format that [`super::takes`]: it takes rows until
+/// none is left. `scratch` is as long as for a product in f32.
+pub(in crate::ops::reference) fn work(
     set: InstructionSet,
     product: Product<'_>,
+    rows: &Queue,
     scratch: &mut [f32],
     target: Target<'_>,
 ) {
-    with_codes!(product.shape.format, B => matmul_of::<B>(workers, set, product, scratch, target), else {});
+    with_codes!(product.shape.format, B => work_of::<B>(set, product, rows, scratch, target), else {});
 }
 
 /// Weight rows of so many chunks that a thread takes at a time.
@@ -50,47 +47,37 @@ fn panel_rows(n_chunks: usize) -> usize {
     (PANEL_FLOATS / (n_chunks * CHUNK_FLOATS).max(1) / 6 * 6).clamp(*PANEL_ROWS.start(), *PANEL_ROWS.end())
 }
 
-fn matmul_of<B: Codes>(
-    workers: &Workers,
+fn work_of<B: Scales>(
     set: InstructionSet,
     product: Product<'_>,
+    rows: &Queue,
     scratch: &mut [f32],
     target: Target<'_>,
 ) {
     let Some(blocks) = blocks_of::<B>(product.blocks) else { return };
     let blocks_per_row = product.shape.n_cols / B::ELEMENTS;
-    let row_bytes = blocks_per_row * size_of::<B>();
     let n_chunks = product.x.n_chunks();
     let panel_rows = panel_rows(n_chunks);
-    let next = AtomicUsize::new(0);
-    workers.each(scratch, |scratch| {
-        loop {
-            let first = next.fetch_add(panel_rows, Ordering::Relaxed);
-            if first >= product.shape.n_rows {
-                return;
-            }
-            let n_rows = panel_rows.min(product.shape.n_rows - first);
-            let blocks = &blocks[first * blocks_per_row..(first + n_rows) * blocks_per_row];
-            if product.x.n_tokens <= FEW_TOKENS {
-                let ahead = Ahead::new(&product.blocks[first * row_bytes..], AHEAD_BYTES);
-                set.run(FewTokens { x: product.x, blocks, blocks_per_row, ahead, first, target });
-            } else {
-                let (sums, rest) = scratch.split_at_mut(panel_rows * MOST_TILES * TILE_TOKENS);
-                let panel = Panel::new(rest, n_rows, n_chunks);
-                set.run(ManyTokens { x: product.x, blocks, panel, sums, first, target });
-            }
+    let are_few = product.x.n_tokens <= FEW_TOKENS;
+    let take = || if are_few { rows.take_share(LANES) } else { rows.take(panel_rows) };
+    while let Some(rows) = take() {
+        let first = rows.start;
+        let blocks = &blocks[first * blocks_per_row..rows.end * blocks_per_row];
+        if are_few {
+            let bytes = &product.blocks[first * blocks_per_row * size_of::<B>()..];
+            let ahead = Ahead::new(bytes, AHEAD_BYTES);
+            set.run(FewTokens { x: product.x, blocks, blocks_per_row, ahead, first, target });
+        } else {
+            let (sums, rest) = scratch.split_at_mut(panel_rows * MOST_TILES * TILE_TOKENS);
+            let panel = Panel::new(rest, rows.len(), n_chunks);
+            set.run(ManyTokens { x: product.x, blocks, panel, sums, first, target });
         }
-    });
+    }
 }
 
-/// The blocks of a row in units; a last unit that is not whole is filled up with zeros.
-#[inline(always)]
-fn units<B: Codes>(row: &[B]) -> (&[B::Unit], Option<B::Unit>) {
-    let whole = row.len() / (size_of::<B::Unit>() / size_of::<B>()) * (size_of::<B::Unit>() / size_of::<B>());
-    let (whole, rest) = row.split_at(whole);
-    let mut last = B::Unit::zeroed();
-    bytemuck::bytes_of_mut(&mut last)[..size_of_val(rest)].copy_from_slice(bytemuck::cast_slice(rest));
-    (bytemuck::cast_slice(whole), (!rest.is_empty()).then_some(last))
+/// Blocks of a unit.
+const fn unit_blocks<B: Block>() -> usize {
+    UNIT_CHUNKS * CHUNK / B::ELEMENTS
 }
 
 /// The product of a few tokens: the classes of a row's sum are the lanes of a vector.
@@ -104,39 +91,107 @@ struct FewTokens<'a, B> {
     target: Target<'a>,
 }
 
-impl<B: Codes> Kernel for FewTokens<'_, B> {
+impl<B: Scales> Kernel for FewTokens<'_, B> {
     type Output = ();
+    const DOTS: bool = true;
     #[inline(always)]
-    fn run<S: Simd>(mut self, simd: S) {
-        for (row, blocks) in self.blocks.chunks_exact(self.blocks_per_row).enumerate() {
-            for t in 0..self.x.n_tokens {
-                let token = self.x.token(t);
-                let mut sums = simd.splat(0.0);
-                let (whole, last) = units(blocks);
-                for (i, unit) in whole.iter().chain(&last).enumerate() {
-                    if t == 0 {
-                        self.ahead.advance(simd, size_of::<B::Unit>());
-                    }
-                    sums = add_unit::<S, B>(simd, unit, token, i, sums);
-                }
-                let mut classes = [0.0; UNIT_CHUNKS];
-                simd.store(sums, &mut classes);
-                let sum = classes.iter().fold(0.0, |sum, class| sum + class);
-                self.target.finish(self.first + row, t, sum);
-            }
+    fn run<S: Simd>(self, simd: S) {
+        match self.x.n_tokens {
+            1 => self.tokens::<S, 1>(simd),
+            _ => self.tokens::<S, FEW_TOKENS>(simd),
         }
     }
 }
 
-/// Adds the sixteen chunks of unit `i`, each to its class.
-#[inline(always)]
-fn add_unit<S: Simd, B: Codes>(simd: S, unit: &B::Unit, token: Token<'_>, i: usize, sums: S::F) -> S::F {
-    let mut products = B::codes(simd, unit);
-    for (product, x) in products.iter_mut().zip(&token.codes[i]) {
-        *product = simd.multiply_pairs(*product, simd.load_pairs(x));
+impl<B: Scales> FewTokens<'_, B> {
+    /// All rows for up to T tokens.
+    #[inline(always)]
+    fn tokens<S: Simd, const T: usize>(mut self, simd: S) {
+        let n_tokens = if T == 1 { 1 } else { self.x.n_tokens.min(T) };
+        let tokens: [Token<'_>; T] = std::array::from_fn(|t| self.x.token(t.min(n_tokens - 1)));
+        for (i, rows) in self.blocks.chunks(LANES * self.blocks_per_row).enumerate() {
+            // The classes of each row, for each token.
+            let mut classes = [[simd.splat(0.0); LANES]; T];
+            for (row, blocks) in rows.chunks_exact(self.blocks_per_row).enumerate() {
+                let sums: [S::F; T] = self.row(simd, blocks, &tokens[..n_tokens]);
+                for (classes, sums) in classes.iter_mut().zip(sums) {
+                    classes[row] = sums;
+                }
+            }
+            let n_rows = rows.len() / self.blocks_per_row;
+            for (t, classes) in classes.iter().enumerate().take(n_tokens) {
+                let mut sums = simd.splat(0.0);
+                for class in simd.transpose(classes) {
+                    sums = simd.add(sums, class);
+                }
+                let mut results = [0.0; LANES];
+                simd.store(sums, &mut results);
+                for (row, &result) in results.iter().enumerate().take(n_rows) {
+                    self.target.finish(self.first + i * LANES + row, t, result);
+                }
+            }
+        }
     }
-    let [first, second] = simd.half_sums(&products);
-    let [scales, others] = B::scales(simd, unit);
+
+    /// The classes of a row's sum for each token.
+    #[inline(always)]
+    fn row<S: Simd, const T: usize>(&mut self, simd: S, blocks: &[B], tokens: &[Token<'_>]) -> [S::F; T] {
+        let mut sums = [simd.splat(0.0); T];
+        let (units, last) = blocks.split_at(blocks.len() / unit_blocks::<B>() * unit_blocks::<B>());
+        for (i, unit) in units.chunks_exact(unit_blocks::<B>()).enumerate() {
+            self.ahead.advance(simd, size_of::<B>() * unit_blocks::<B>());
+            add_unit(simd, unit, UNIT_VECTORS, (tokens, i), &mut sums);
+        }
+        if !last.is_empty() {
+            self.ahead.advance(simd, size_of_val(last));
+            let n_vectors = (last.len() * B::ELEMENTS).div_ceil(VECTOR_CODES);
+            add_unit(simd, last, n_vectors, (tokens, units.len() / unit_blocks::<B>()), &mut sums);
+        }
+        sums
+    }
+}
+
+/// Adds the chunks of unit `i`, each to its class, for each token; the unit's codes fill so many vectors.
+#[inline(always)]
+fn add_unit<S: Simd, B: Scales>(
+    simd: S,
+    unit: &[B],
+    n_vectors: usize,
+    (tokens, i): (&[Token<'_>], usize),
+    sums: &mut [S::F],
+) {
+    let mut codes = [simd.splat_integer(0); UNIT_VECTORS];
+    for (number, codes) in codes.iter_mut().enumerate().take(n_vectors) {
+        *codes = B::codes(simd, unit, number);
+    }
+    let scales = B::scales(simd, unit);
+    for (token, sums) in tokens.iter().zip(sums) {
+        *sums = add_token::<S, B>(simd, &codes, scales, (token, i), *sums);
+    }
+}
+
+/// Adds the chunks of unit `i` for one token.
+#[inline(always)]
+fn add_token<S: Simd, B: Scales>(
+    simd: S,
+    codes: &[S::I; UNIT_VECTORS],
+    [scales, others]: [S::F; 2],
+    (token, i): (&Token<'_>, usize),
+    sums: S::F,
+) -> S::F {
+    let mut products = *codes;
+    for (codes, [upper, lower]) in products.iter_mut().zip(&token.codes[i]) {
+        let product = simd.dot_bytes(B::BITS, simd.splat_integer(0), *codes, simd.load_bytes(upper));
+        *codes = simd.dot_bytes(B::BITS, simd.shift_left(product, 8), *codes, simd.load_bytes(lower));
+    }
+    let mut integers = simd.quarter_sums(&products);
+    if B::BIAS > 0 {
+        for (integers, sums) in integers.iter_mut().zip(&token.sums[i]) {
+            let bias = simd.shift_left(simd.load_integers(sums), B::BIAS.ilog2());
+            *integers = simd.sub_integers(*integers, bias);
+        }
+    }
+    let [first, second] = integers;
     let x_scales = simd.load(&token.scales[i]);
     let add = |integers: S::I, scales: S::F, sums: S::F| {
         simd.fused_mul_add(simd.to_float(integers), simd.mul(scales, x_scales), sums)
@@ -146,7 +201,9 @@ fn add_unit<S: Simd, B: Codes>(simd: S, unit: &B::Unit, token: Token<'_>, i: usi
         Grouping::TwoScales => add(second, others, add(first, scales, sums)),
         Grouping::ScaleAndOffset => {
             let sums = add(simd.add_integers(first, second), scales, sums);
-            simd.fused_mul_add(others, simd.load(&token.sums[i]), sums)
+            let [first, second] = token.sums[i].map(|sums| simd.load_integers(&sums));
+            let x_sums = simd.mul(simd.to_float(simd.add_integers(first, second)), x_scales);
+            simd.fused_mul_add(others, x_sums, sums)
         }
     }
 }
@@ -181,24 +238,27 @@ impl<'a> Panel<'a> {
 
     /// Unpacks all rows.
     #[inline(always)]
-    fn unpack<S: Simd, B: Codes>(&mut self, simd: S, blocks: &[B]) {
+    fn unpack<S: Simd, B: Scales>(&mut self, simd: S, blocks: &[B]) {
         for (row, blocks) in blocks.chunks_exact(blocks.len() / self.n_rows).enumerate() {
-            let (whole, last) = units(blocks);
-            for (i, unit) in whole.iter().chain(&last).enumerate() {
-                let codes = B::codes(simd, unit);
+            for (i, unit) in blocks.chunks(unit_blocks::<B>()).enumerate() {
                 let [scales, others] = B::scales(simd, unit).map(|numbers| {
                     let mut stored = [0.0; UNIT_CHUNKS];
                     simd.store(numbers, &mut stored);
                     stored
                 });
-                let n = UNIT_CHUNKS.min(self.n_chunks - i * UNIT_CHUNKS);
-                for (j, codes) in codes.iter().enumerate().take(n) {
-                    let at = row * self.n_chunks + position(i * UNIT_CHUNKS + j, self.n_chunks);
-                    let into = self.codes[at].as_flattened_mut();
-                    if let Ok(into) = into.try_into() {
-                        simd.store_pairs(*codes, into);
+                for vector in 0..(unit.len() * B::ELEMENTS).div_ceil(VECTOR_CODES) {
+                    let codes = B::signed_codes(simd, unit, vector);
+                    for (half, codes) in codes.as_chunks::<CHUNK>().0.iter().enumerate() {
+                        let chunk = 2 * vector + half;
+                        if i * UNIT_CHUNKS + chunk < self.n_chunks {
+                            let at = row * self.n_chunks + position(i * UNIT_CHUNKS + chunk, self.n_chunks);
+                            simd.store_pairs(
+                                simd.pairs_of_i8(codes),
+                                bytemuck::cast_mut(&mut self.codes[at]),
+                            );
+                            (self.scales[at], self.others[at]) = (scales[chunk], others[chunk]);
+                        }
                     }
-                    (self.scales[at], self.others[at]) = (scales[j], others[j]);
                 }
             }
         }
@@ -229,7 +289,7 @@ struct ManyTokens<'a, B> {
     target: Target<'a>,
 }
 
-impl<B: Codes> Kernel for ManyTokens<'_, B> {
+impl<B: Scales> Kernel for ManyTokens<'_, B> {
     type Output = ();
     const DOTS: bool = true;
     #[inline(always)]
@@ -254,7 +314,7 @@ impl<B: Codes> Kernel for ManyTokens<'_, B> {
     }
 }
 
-impl<B: Codes> ManyTokens<'_, B> {
+impl<B: Scales> ManyTokens<'_, B> {
     /// All rows for T tiles of tokens, R rows at a time.
     #[inline(always)]
     fn tiles<S: Simd, const R: usize, const T: usize>(&mut self, simd: S, tile: usize) {
@@ -284,7 +344,7 @@ impl<B: Codes> ManyTokens<'_, B> {
 
 /// Adds a class of chunks of R rows and T tiles to their sums.
 #[inline(always)]
-fn add_class<S: Simd, B: Codes, const R: usize, const T: usize>(
+fn add_class<S: Simd, B: Scales, const R: usize, const T: usize>(
     simd: S,
     rows: [Row<'_>; R],
     x: [Tile<'_>; T],

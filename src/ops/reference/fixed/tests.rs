@@ -5,10 +5,10 @@
 use crate::ops::MatrixShape;
 use crate::ops::reference::matmul::{Target, scratch_floats};
 use crate::ops::reference::simd::InstructionSet;
-use crate::ops::reference::threads::{SharedColumns, Workers};
+use crate::ops::reference::threads::{Queue, SharedColumns, Workers};
 use crate::quant::Format;
 
-use super::{Activations, Product, floats, matmul, takes};
+use super::{Activations, Product, floats, takes, work};
 
 const FORMATS: [Format; 6] =
     [Format::Q4_0, Format::Q5_0, Format::Q8_0, Format::Q4_K, Format::Q5_K, Format::Q6_K];
@@ -57,10 +57,11 @@ impl Case {
         let mut scratch = vec![f32::NAN; n_threads * scratch_floats(n_cols)];
         let mut out = vec![1.0; n * n_rows];
         let target =
-            Target { out: SharedColumns::new(&mut out, n_rows, 0), bias: Some(&self.bias), accumulate: true };
+            Target { out: SharedColumns::new(&mut out, n_rows), bias: Some(&self.bias), accumulate: true };
         let x = Activations::new(&workers, set, (x, n, n_cols), &mut memory);
         let product = Product { x, shape: self.shape, blocks: &self.blocks };
-        matmul(&workers, set, product, &mut scratch, target);
+        let rows = Queue::new(n_rows, n_threads);
+        workers.each(&mut scratch, |scratch| work(set, product, &rows, scratch, target));
         out
     }
     /// What `run` approaches, of dequantised weights and these activations, in f64.

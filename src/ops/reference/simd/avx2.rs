@@ -25,25 +25,6 @@ impl Avx2 {
 type F = [__m256; 2];
 type I = [__m256i; 2];
 
-/// The sums of one half of each of eight vectors.
-#[inline(always)]
-unsafe fn eight_sums(a: &[I; LANES], first: usize, half: usize) -> __m256i {
-    let of = |i: usize| a[first + i][half];
-    unsafe {
-        // Neighbours are added within each 128 bits, twice; then the 128 bits.
-        let two = [
-            _mm256_hadd_epi32(of(0), of(1)),
-            _mm256_hadd_epi32(of(2), of(3)),
-            _mm256_hadd_epi32(of(4), of(5)),
-            _mm256_hadd_epi32(of(6), of(7)),
-        ];
-        let (low, high) = (_mm256_hadd_epi32(two[0], two[1]), _mm256_hadd_epi32(two[2], two[3]));
-        let (first, second) =
-            (_mm256_permute2x128_si256::<0x20>(low, high), _mm256_permute2x128_si256::<0x31>(low, high));
-        _mm256_add_epi32(first, second)
-    }
-}
-
 impl Simd for Avx2 {
     type F = F;
     type I = I;
@@ -153,23 +134,8 @@ impl Simd for Avx2 {
         unsafe { a.map(|a| _mm256_srli_epi32::<N>(a)) }
     }
     #[inline(always)]
-    fn shift_left<const N: i32>(self, a: I) -> I {
-        unsafe { a.map(|a| _mm256_slli_epi32::<N>(a)) }
-    }
-    #[inline(always)]
-    fn shift_right_by(self, a: I, n: u32) -> I {
-        unsafe { a.map(|a| _mm256_srl_epi32(a, _mm_cvtsi32_si128(n as i32))) }
-    }
-    #[inline(always)]
-    fn spread_bits(self, bits: u32) -> I {
-        unsafe {
-            let bits = _mm256_set1_epi32(bits as i32);
-            [0, 8].map(|first| {
-                let lanes =
-                    _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(first));
-                _mm256_and_si256(_mm256_srlv_epi32(bits, lanes), _mm256_set1_epi32(1))
-            })
-        }
+    fn shift_left(self, a: I, n: u32) -> I {
+        unsafe { a.map(|a| _mm256_sll_epi32(a, _mm_cvtsi32_si128(n as i32))) }
     }
     #[inline(always)]
     fn to_float(self, a: I) -> F {
@@ -193,16 +159,6 @@ impl Simd for Avx2 {
         unsafe { [_mm256_set1_epi32(bytemuck::cast(*pair)); 2] }
     }
     #[inline(always)]
-    fn pairs_of_u8(self, from: &[u8; 2 * LANES]) -> I {
-        let (low, high) = from.split_at(LANES);
-        unsafe {
-            [
-                _mm256_cvtepu8_epi16(_mm_loadu_si128(low.as_ptr().cast())),
-                _mm256_cvtepu8_epi16(_mm_loadu_si128(high.as_ptr().cast())),
-            ]
-        }
-    }
-    #[inline(always)]
     fn pairs_of_i8(self, from: &[i8; 2 * LANES]) -> I {
         let (low, high) = from.split_at(LANES);
         unsafe {
@@ -210,31 +166,6 @@ impl Simd for Avx2 {
                 _mm256_cvtepi8_epi16(_mm_loadu_si128(low.as_ptr().cast())),
                 _mm256_cvtepi8_epi16(_mm_loadu_si128(high.as_ptr().cast())),
             ]
-        }
-    }
-    #[inline(always)]
-    fn pairs_of_nibbles(self, from: &[u8; LANES]) -> I {
-        unsafe {
-            let bytes = _mm256_cvtepu8_epi16(_mm_loadu_si128(from.as_ptr().cast()));
-            [_mm256_and_si256(bytes, _mm256_set1_epi16(15)), _mm256_srli_epi16::<4>(bytes)]
-        }
-    }
-    #[inline(always)]
-    fn spread_pair_bits(self, bits: u32, value: i16) -> I {
-        // Each i16 looks for its own bit.
-        let own: [i16; LANES] = std::array::from_fn(|i| (1_u16 << i) as i16);
-        unsafe {
-            let own = _mm256_loadu_si256(own.as_ptr().cast());
-            [bits, bits >> LANES].map(|bits| {
-                let found = _mm256_cmpeq_epi16(_mm256_and_si256(_mm256_set1_epi16(bits as i16), own), own);
-                _mm256_and_si256(found, _mm256_set1_epi16(value))
-            })
-        }
-    }
-    #[inline(always)]
-    fn sub_pairs(self, a: I, b: i16) -> I {
-        unsafe {
-            [_mm256_sub_epi16(a[0], _mm256_set1_epi16(b)), _mm256_sub_epi16(a[1], _mm256_set1_epi16(b))]
         }
     }
     #[inline(always)]
@@ -246,12 +177,112 @@ impl Simd for Avx2 {
         self.add_integers(sum, self.multiply_pairs(a, b))
     }
     #[inline(always)]
+    fn load_integers(self, from: &[i32; LANES]) -> I {
+        let (low, high) = from.split_at(8);
+        unsafe { [_mm256_loadu_si256(low.as_ptr().cast()), _mm256_loadu_si256(high.as_ptr().cast())] }
+    }
+    #[inline(always)]
+    fn splat_integer(self, value: i32) -> I {
+        unsafe { [_mm256_set1_epi32(value); 2] }
+    }
+    #[inline(always)]
     fn add_integers(self, a: I, b: I) -> I {
         unsafe { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
     }
     #[inline(always)]
-    fn half_sums(self, a: &[I; LANES]) -> [I; 2] {
-        unsafe { [[eight_sums(a, 0, 0), eight_sums(a, 8, 0)], [eight_sums(a, 0, 1), eight_sums(a, 8, 1)]] }
+    fn sub_integers(self, a: I, b: I) -> I {
+        unsafe { [_mm256_sub_epi32(a[0], b[0]), _mm256_sub_epi32(a[1], b[1])] }
+    }
+    #[inline(always)]
+    fn load_bytes(self, from: &[u8; 4 * LANES]) -> I {
+        let (low, high) = from.split_at(2 * LANES);
+        unsafe { [_mm256_loadu_si256(low.as_ptr().cast()), _mm256_loadu_si256(high.as_ptr().cast())] }
+    }
+    #[inline(always)]
+    fn store_bytes(self, value: I, into: &mut [u8; 4 * LANES]) {
+        let (low, high) = into.split_at_mut(2 * LANES);
+        unsafe {
+            _mm256_storeu_si256(low.as_mut_ptr().cast(), value[0]);
+            _mm256_storeu_si256(high.as_mut_ptr().cast(), value[1]);
+        }
+    }
+    #[inline(always)]
+    fn load_halves(self, from: [&[u8; 2 * LANES]; 2]) -> I {
+        unsafe { from.map(|from| _mm256_loadu_si256(from.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn nibbles(self, from: [&[u8; LANES]; 2]) -> I {
+        unsafe {
+            from.map(|from| {
+                let bytes = _mm_loadu_si128(from.as_ptr().cast());
+                let both =
+                    _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(bytes), _mm_srli_epi16::<4>(bytes));
+                _mm256_and_si256(both, _mm256_set1_epi8(15))
+            })
+        }
+    }
+    #[inline(always)]
+    fn spread_byte_bits(self, bits: u64, value: u8) -> I {
+        unsafe {
+            [bits as i32, (bits >> 32) as i32].map(|bits| {
+                // Each byte takes the byte that holds its bit, and looks for it.
+                let source = _mm256_setr_epi64x(
+                    0,
+                    0x0101_0101_0101_0101,
+                    0x0202_0202_0202_0202,
+                    0x0303_0303_0303_0303,
+                );
+                let own = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+                let spread = _mm256_shuffle_epi8(_mm256_set1_epi32(bits), source);
+                let found = _mm256_cmpeq_epi8(_mm256_and_si256(spread, own), own);
+                _mm256_and_si256(found, _mm256_set1_epi8(value as i8))
+            })
+        }
+    }
+    #[inline(always)]
+    fn add_bytes(self, a: I, b: u8) -> I {
+        unsafe { a.map(|a| _mm256_add_epi8(a, _mm256_set1_epi8(b as i8))) }
+    }
+    #[inline(always)]
+    fn rotate_halves(self, a: I, left: [u32; 2]) -> I {
+        std::array::from_fn(|i| unsafe {
+            let (left, right) = (left[i] as i32, 32 - left[i] as i32);
+            _mm256_or_si256(
+                _mm256_sll_epi32(a[i], _mm_cvtsi32_si128(left)),
+                _mm256_srl_epi32(a[i], _mm_cvtsi32_si128(right)),
+            )
+        })
+    }
+    #[inline(always)]
+    fn dot_bytes(self, n_bits: u32, sum: I, a: I, b: I) -> I {
+        std::array::from_fn(|i| unsafe {
+            let two = |a| _mm256_madd_epi16(_mm256_maddubs_epi16(a, b[i]), _mm256_set1_epi16(1));
+            if n_bits < 8 {
+                _mm256_add_epi32(sum[i], two(a[i]))
+            } else {
+                // Two products of eight bits by eight may go beyond sixteen.
+                let upper = _mm256_and_si256(a[i], _mm256_set1_epi8(i8::MIN));
+                let lower = _mm256_and_si256(a[i], _mm256_set1_epi8(i8::MAX));
+                _mm256_add_epi32(sum[i], _mm256_add_epi32(two(lower), two(upper)))
+            }
+        })
+    }
+    #[inline(always)]
+    fn quarter_sums(self, a: &[I; LANES / 2]) -> [I; 2] {
+        unsafe {
+            // Neighbours are added within each 128 bits, twice; these then hold lower or upper sums of two vectors.
+            let two = |i: usize| _mm256_hadd_epi32(a[i][0], a[i][1]);
+            let four = |i: usize| _mm256_hadd_epi32(two(i), two(i + 1));
+            let (low, high) = ([four(0), four(4)], [four(2), four(6)]);
+            let eight = |i: usize| {
+                [
+                    _mm256_permute2x128_si256::<0x20>(low[i], high[i]),
+                    _mm256_permute2x128_si256::<0x31>(low[i], high[i]),
+                ]
+            };
+            let ([first, second], [third, fourth]) = (eight(0), eight(1));
+            [[first, third], [second, fourth]]
+        }
     }
     #[inline(always)]
     fn lookup(self, table: F, index: I) -> F {

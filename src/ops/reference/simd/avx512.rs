@@ -152,16 +152,8 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         unsafe { _mm512_srl_epi32(a, _mm_cvtsi32_si128(N)) }
     }
     #[inline(always)]
-    fn shift_left<const N: i32>(self, a: __m512i) -> __m512i {
-        unsafe { _mm512_sll_epi32(a, _mm_cvtsi32_si128(N)) }
-    }
-    #[inline(always)]
-    fn shift_right_by(self, a: __m512i, n: u32) -> __m512i {
-        unsafe { _mm512_srl_epi32(a, _mm_cvtsi32_si128(n as i32)) }
-    }
-    #[inline(always)]
-    fn spread_bits(self, bits: u32) -> __m512i {
-        unsafe { _mm512_maskz_set1_epi32(bits as u16, 1) }
+    fn shift_left(self, a: __m512i, n: u32) -> __m512i {
+        unsafe { _mm512_sll_epi32(a, _mm_cvtsi32_si128(n as i32)) }
     }
     #[inline(always)]
     fn to_float(self, a: __m512i) -> __m512 {
@@ -180,28 +172,8 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         unsafe { _mm512_set1_epi32(bytemuck::cast(*pair)) }
     }
     #[inline(always)]
-    fn pairs_of_u8(self, from: &[u8; 2 * LANES]) -> __m512i {
-        unsafe { _mm512_cvtepu8_epi16(_mm256_loadu_si256(from.as_ptr().cast())) }
-    }
-    #[inline(always)]
     fn pairs_of_i8(self, from: &[i8; 2 * LANES]) -> __m512i {
         unsafe { _mm512_cvtepi8_epi16(_mm256_loadu_si256(from.as_ptr().cast())) }
-    }
-    #[inline(always)]
-    fn pairs_of_nibbles(self, from: &[u8; LANES]) -> __m512i {
-        unsafe {
-            let bytes = _mm256_cvtepu8_epi16(_mm_loadu_si128(from.as_ptr().cast()));
-            let (low, high) = (_mm256_and_si256(bytes, _mm256_set1_epi16(15)), _mm256_srli_epi16::<4>(bytes));
-            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
-        }
-    }
-    #[inline(always)]
-    fn spread_pair_bits(self, bits: u32, value: i16) -> __m512i {
-        unsafe { _mm512_maskz_set1_epi16(bits, value) }
-    }
-    #[inline(always)]
-    fn sub_pairs(self, a: __m512i, b: i16) -> __m512i {
-        unsafe { _mm512_sub_epi16(a, _mm512_set1_epi16(b)) }
     }
     #[inline(always)]
     fn multiply_pairs(self, a: __m512i, b: __m512i) -> __m512i {
@@ -216,16 +188,83 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         }
     }
     #[inline(always)]
+    fn load_integers(self, from: &[i32; LANES]) -> __m512i {
+        unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn splat_integer(self, value: i32) -> __m512i {
+        unsafe { _mm512_set1_epi32(value) }
+    }
+    #[inline(always)]
     fn add_integers(self, a: __m512i, b: __m512i) -> __m512i {
         unsafe { _mm512_add_epi32(a, b) }
     }
     #[inline(always)]
-    fn half_sums(self, a: &[__m512i; LANES]) -> [__m512i; 2] {
-        // As in `sums`, from groups of 8 lanes on: two vectors hold a lower and an upper sum of eight vectors each.
+    fn sub_integers(self, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_sub_epi32(a, b) }
+    }
+    #[inline(always)]
+    fn load_bytes(self, from: &[u8; 4 * LANES]) -> __m512i {
+        unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn store_bytes(self, value: __m512i, into: &mut [u8; 4 * LANES]) {
+        unsafe { _mm512_storeu_si512(into.as_mut_ptr().cast(), value) }
+    }
+    #[inline(always)]
+    fn load_halves(self, from: [&[u8; 2 * LANES]; 2]) -> __m512i {
+        unsafe {
+            let [low, high] = from.map(|from| _mm256_loadu_si256(from.as_ptr().cast()));
+            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+        }
+    }
+    #[inline(always)]
+    fn nibbles(self, from: [&[u8; LANES]; 2]) -> __m512i {
+        unsafe {
+            let [first, second] =
+                from.map(|from| _mm512_broadcast_i32x4(_mm_loadu_si128(from.as_ptr().cast())));
+            let bytes = _mm512_mask_mov_epi32(first, 0xff00, second);
+            let shifts = _mm512_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4, 0, 0, 0, 0, 4, 4, 4, 4);
+            _mm512_and_si512(_mm512_srlv_epi32(bytes, shifts), _mm512_set1_epi8(15))
+        }
+    }
+    #[inline(always)]
+    fn spread_byte_bits(self, bits: u64, value: u8) -> __m512i {
+        unsafe { _mm512_maskz_set1_epi8(bits, value as i8) }
+    }
+    #[inline(always)]
+    fn add_bytes(self, a: __m512i, b: u8) -> __m512i {
+        unsafe { _mm512_add_epi8(a, _mm512_set1_epi8(b as i8)) }
+    }
+    #[inline(always)]
+    fn rotate_halves(self, a: __m512i, left: [u32; 2]) -> __m512i {
+        let [low, high] = left.map(|left| left as i32);
+        unsafe {
+            let bits = _mm512_mask_mov_epi32(_mm512_set1_epi32(low), 0xff00, _mm512_set1_epi32(high));
+            _mm512_rolv_epi32(a, bits)
+        }
+    }
+    #[inline(always)]
+    fn dot_bytes(self, n_bits: u32, sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        unsafe {
+            let two = |a| _mm512_madd_epi16(_mm512_maddubs_epi16(a, b), _mm512_set1_epi16(1));
+            if VNNI {
+                _mm512_dpbusd_epi32(sum, a, b)
+            } else if n_bits < 8 {
+                _mm512_add_epi32(sum, two(a))
+            } else {
+                // Two products of eight bits by eight may go beyond sixteen.
+                let upper = _mm512_and_si512(a, _mm512_set1_epi8(i8::MIN));
+                let lower = _mm512_and_si512(a, _mm512_set1_epi8(i8::MAX));
+                _mm512_add_epi32(sum, _mm512_add_epi32(two(lower), two(upper)))
+            }
+        }
+    }
+    #[inline(always)]
+    fn quarter_sums(self, a: &[__m512i; LANES / 2]) -> [__m512i; 2] {
+        // As in `sums`, from groups of four lanes on: two vectors hold the sums of four vectors each.
         unsafe {
             let lanes = |half, shift| _mm512_loadu_si512(halves(half, shift).as_ptr().cast());
-            let (low, high) = (lanes(4, 0), lanes(4, 4));
-            let a: [__m512i; 8] = std::array::from_fn(|i| fold_integers(a[2 * i], a[2 * i + 1], low, high));
             let (low, high) = (lanes(2, 0), lanes(2, 2));
             let a: [__m512i; 4] = std::array::from_fn(|i| fold_integers(a[2 * i], a[2 * i + 1], low, high));
             let (low, high) = (lanes(1, 0), lanes(1, 1));
@@ -261,6 +300,27 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
             let (low, high) = (lanes(1, 0), lanes(1, 1));
             fold(a[0], a[1], low, high)
         }
+    }
+    #[inline(always)]
+    fn transpose(self, a: &[__m512; LANES]) -> [__m512; LANES] {
+        // Blocks of half the size change places within each block, until they are single lanes.
+        let mut a = *a;
+        for half in [8, 4, 2, 1] {
+            let own: [i32; LANES] =
+                std::array::from_fn(|i| if i & half == 0 { i as i32 } else { (i - half) as i32 + 16 });
+            let other = own.map(|lane| lane + half as i32);
+            for i in (0..LANES).filter(|i| i & half == 0) {
+                unsafe {
+                    let (low, high) =
+                        (_mm512_loadu_si512(own.as_ptr().cast()), _mm512_loadu_si512(other.as_ptr().cast()));
+                    (a[i], a[i + half]) = (
+                        _mm512_permutex2var_ps(a[i], low, a[i + half]),
+                        _mm512_permutex2var_ps(a[i], high, a[i + half]),
+                    );
+                }
+            }
+        }
+        a
     }
     #[inline(always)]
     fn largest(self, a: __m512) -> f32 {

@@ -112,16 +112,8 @@ impl Simd for Portable {
         a.map(|a| ((a as u32) >> N) as i32)
     }
     #[inline(always)]
-    fn shift_left<const N: i32>(self, a: I) -> I {
-        a.map(|a| a << N)
-    }
-    #[inline(always)]
-    fn shift_right_by(self, a: I, n: u32) -> I {
-        a.map(|a| ((a as u32) >> n) as i32)
-    }
-    #[inline(always)]
-    fn spread_bits(self, bits: u32) -> I {
-        from_fn(|i| (bits >> i & 1) as i32)
+    fn shift_left(self, a: I, n: u32) -> I {
+        a.map(|a| a << n)
     }
     #[inline(always)]
     fn to_float(self, a: I) -> F {
@@ -140,24 +132,8 @@ impl Simd for Portable {
         [pack(*pair); LANES]
     }
     #[inline(always)]
-    fn pairs_of_u8(self, from: &[u8; 2 * LANES]) -> I {
-        self.load_pairs(&from.map(i16::from))
-    }
-    #[inline(always)]
     fn pairs_of_i8(self, from: &[i8; 2 * LANES]) -> I {
         self.load_pairs(&from.map(i16::from))
-    }
-    #[inline(always)]
-    fn pairs_of_nibbles(self, from: &[u8; LANES]) -> I {
-        self.load_pairs(&from_fn(|i| i16::from(from[i % LANES] >> (4 * (i / LANES)) & 15)))
-    }
-    #[inline(always)]
-    fn spread_pair_bits(self, bits: u32, value: i16) -> I {
-        self.load_pairs(&from_fn(|i| if bits >> i & 1 == 1 { value } else { 0 }))
-    }
-    #[inline(always)]
-    fn sub_pairs(self, a: I, b: i16) -> I {
-        a.map(|a| pack(unpack(a).map(|a| a.wrapping_sub(b))))
     }
     #[inline(always)]
     fn multiply_pairs(self, a: I, b: I) -> I {
@@ -171,13 +147,63 @@ impl Simd for Portable {
         self.add_integers(sum, self.multiply_pairs(a, b))
     }
     #[inline(always)]
+    fn load_integers(self, from: &[i32; LANES]) -> I {
+        *from
+    }
+    #[inline(always)]
+    fn splat_integer(self, value: i32) -> I {
+        [value; LANES]
+    }
+    #[inline(always)]
     fn add_integers(self, a: I, b: I) -> I {
         from_fn(|i| a[i].wrapping_add(b[i]))
     }
     #[inline(always)]
-    fn half_sums(self, a: &[I; LANES]) -> [I; 2] {
-        let sum = |lanes: &[i32]| lanes.iter().fold(0_i32, |sum, lane| sum.wrapping_add(*lane));
-        [a.map(|a| sum(&a[..8])), a.map(|a| sum(&a[8..]))]
+    fn sub_integers(self, a: I, b: I) -> I {
+        from_fn(|i| a[i].wrapping_sub(b[i]))
+    }
+    #[inline(always)]
+    fn load_bytes(self, from: &[u8; 4 * LANES]) -> I {
+        from_fn(|i| i32::from_le_bytes(from_fn(|j| from[4 * i + j])))
+    }
+    #[inline(always)]
+    fn store_bytes(self, value: I, into: &mut [u8; 4 * LANES]) {
+        *into = from_fn(|i| value[i / 4].to_le_bytes()[i % 4]);
+    }
+    #[inline(always)]
+    fn load_halves(self, [low, high]: [&[u8; 2 * LANES]; 2]) -> I {
+        self.load_bytes(&from_fn(|i| if i < 2 * LANES { low[i] } else { high[i - 2 * LANES] }))
+    }
+    #[inline(always)]
+    fn nibbles(self, from: [&[u8; LANES]; 2]) -> I {
+        self.load_bytes(&from_fn(|i| from[i / (2 * LANES)][i % LANES] >> (4 * (i / LANES % 2)) & 15))
+    }
+    #[inline(always)]
+    fn spread_byte_bits(self, bits: u64, value: u8) -> I {
+        self.load_bytes(&from_fn(|i| if bits >> i & 1 == 1 { value } else { 0 }))
+    }
+    #[inline(always)]
+    fn add_bytes(self, a: I, b: u8) -> I {
+        a.map(|a| i32::from_le_bytes(a.to_le_bytes().map(|a| a.wrapping_add(b))))
+    }
+    #[inline(always)]
+    fn rotate_halves(self, a: I, left: [u32; 2]) -> I {
+        from_fn(|i| a[i].rotate_left(left[i / (LANES / 2)]))
+    }
+    #[inline(always)]
+    fn dot_bytes(self, _: u32, sum: I, a: I, b: I) -> I {
+        from_fn(|i| {
+            let products = a[i].to_le_bytes().into_iter().zip(b[i].to_le_bytes());
+            products.fold(sum[i], |sum, (a, b)| sum.wrapping_add(i32::from(a) * i32::from(b as i8)))
+        })
+    }
+    #[inline(always)]
+    fn quarter_sums(self, a: &[I; LANES / 2]) -> [I; 2] {
+        let sum = |i: usize, first: usize| {
+            let lanes = &a[i / 2][8 * (i % 2) + first..][..4];
+            lanes.iter().fold(0_i32, |sum, lane| sum.wrapping_add(*lane))
+        };
+        [from_fn(|i| sum(i, 0)), from_fn(|i| sum(i, 4))]
     }
     #[inline(always)]
     fn lookup(self, table: F, index: I) -> F {
