@@ -200,6 +200,7 @@ template <class Tiles> DEVICE void matmul_prefill(const MatmulParams &p) {
     }
 }
 
+// loop: matmul_prefill_q4_k@(80|120) 1024
 // loop: matmul_prefill_q4_k 2048
 // loop: matmul_prefill_.* 1024
 KERNEL(matmul_prefill_q4_k, MatmulParams, 256, 1) { matmul_prefill<TilesQ4K>(p); }
