@@ -45,7 +45,7 @@ const fn variant(kernel: &'static str, activations: Activations, tokens: usize) 
 }
 
 /// The product's kernels, that for more tokens first, and their variants.
-pub const VARIANTS: [Variant; 10] = [
+pub const VARIANTS: [Variant; 9] = [
     variant("matmul_decode_wide_q4_k", Activations::Planes, 8),
     Variant { blocks: 4, ..variant("matmul_decode_q4_k", Activations::Planes, 4) },
     Variant { blocks: 3, ..variant("lab_dot_int8", Activations::UpperPlane, 1) },
@@ -53,7 +53,6 @@ pub const VARIANTS: [Variant; 10] = [
     variant("lab_mma_half", Activations::Halves, 8),
     variant("lab_mma_shiftless", Activations::Planes, 4),
     variant("lab_mma_two_blocks", Activations::Planes, 4),
-    Variant { blocks: 3, ..variant("lab_mma_three_blocks", Activations::Planes, 4) },
     variant("lab_mma_ahead", Activations::Planes, 4),
     // Three tiles for each of eight warps.
     Variant { shared_bytes: 3 * 8 * 2304, ..variant("lab_mma_staged", Activations::Planes, 4) },
