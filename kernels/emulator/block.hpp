@@ -140,6 +140,7 @@ class Block {
   private:
     [[noreturn]] static void enter();
     [[noreturn]] void finish_thread();
+    void expect_nothing_under_way();
     [[noreturn]] void leave();
     [[noreturn]] [[gnu::format(printf, 2, 3)]] void fail(const char *format, ...);
     [[noreturn]] void fail_stuck();
